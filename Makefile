@@ -1,0 +1,34 @@
+# The same commands for people and for continuous integration.
+PYTHON ?= python3.11
+BIN := .venv/bin
+RUN := runs/demo
+CONFIG := configs/4pe_resize/multitask.py
+
+.PHONY: setup demo test parity lint
+
+setup: .venv/.installed
+
+# A stamp, so that a second run reuses the environment unless the list of packages changed. torch comes first and alone: its CPU wheel
+# needs no CUDA packages.
+.venv/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet 'torch==2.13.*'
+	$(BIN)/python -m pip install --quiet --editable '.[compile,train,test]'
+	touch $@
+
+demo: setup
+	$(BIN)/python -m train.data.generate --out $(RUN)/scenes --count 6 --seed 7 --only-images
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash tools/quanti_training_2step_fusion_bn.sh --config $(CONFIG) --pipeline-test --out $(RUN)
+	$(BIN)/python -m runtime.infer --model $(RUN)/int-inference-export-last.so --images $(RUN)/scenes --out $(RUN)/infer
+	@echo "Done. Overlays, masks and results.json: $(RUN)/infer   parity table: $(RUN)/verify.txt, $(RUN)/verify.json"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: setup lint
+	$(BIN)/python -m pytest -m "not matrix"
+
+parity: setup
+	$(BIN)/python -m pytest tests/parity

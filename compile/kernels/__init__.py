@@ -1,0 +1,1 @@
+"""TensorIR kernels of the integer layers."""

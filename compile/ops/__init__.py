@@ -1,0 +1,1 @@
+"""Post-processing operators as TensorIR."""

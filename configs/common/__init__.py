@@ -1,0 +1,1 @@
+"""What the resize and the crop variant share."""

@@ -1,0 +1,1 @@
+"""The integer arithmetic: one definition that training, the compiler and the tests share."""

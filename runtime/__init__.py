@@ -1,0 +1,1 @@
+"""What runs on the device: a compiled model, pictures in, boxes and masks out."""

@@ -1,0 +1,25 @@
+"""Fixtures that every room's tests may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the checkout under test."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the real data sets, from BITROAD_DATA; continuous integration sets it, so nothing is skipped there."""
+    folder = os.environ.get("BITROAD_DATA")
+    if not folder:
+        if os.environ.get("CI"):
+            pytest.fail("CI runs without BITROAD_DATA: the tests on real photos would be skipped")
+        pytest.skip("BITROAD_DATA is not set: the real photos are not part of the project")
+    return Path(folder)

@@ -1,0 +1,1 @@
+"""Embedded scenes, the on-disk data format, and the loaders."""
