@@ -34,8 +34,8 @@ class Manifest:
 
     `layers` has one entry per layer of the integer graph, in order: `name` (the unit's dotted name), `shift` (of its
     int8 output), `function` (the kernel called for it), and what else `compile.verify` needs. `certificate` holds the
-    bounds per layer, `target` what the code was generated for. `library_sha256` is the hash of the `.so`, `sources` maps
-    the names of the files that the build read to their sha256.
+    bounds per layer, `target` what the code was generated for. `library_sha256` is the hash of the `.so`, `sources`
+    maps the names of the files that the build read to their sha256.
     """
 
     input: InputGeometry
