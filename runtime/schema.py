@@ -80,6 +80,10 @@ class Reader:
             raise self.fail(key, f"must be two positive integers, is {[height, width]}")
         return height, width
 
+    def number(self, key: str) -> float:
+        """A number; an integer will do.""" value: int | float = self._data[key] if isinstance(self._data.get(key), int)
+        else self._get(key, float, "a number") self._read.add(key) return float(value)
+
     def floats(self, key: str, count: int) -> tuple[float, ...]:
         """A list of exactly `count` numbers."""
         values = self._get(key, list, "a list of numbers")
@@ -123,13 +127,15 @@ class InputGeometry:
 
     resize: the picture is scaled so that its width becomes `pyramid_hw[1]` (for a picture of `source_hw` exactly 1/2),
     then `cut_top` rows are cut and `pad_right` columns of pixel 128 added, which gives (height, width).
-    crop: no scaling, `pyramid_hw` equals `source_hw`; `height` rows from `cut_top` on, of the middle `width` columns.
+    crop: no scaling, `pyramid_hw` equals `source_hw`; `height` rows from `cut_top` on, of the middle `width` columns,
+    which begin at `cut_left`.
     """
 
     geometry: str
     source_hw: tuple[int, int]
     pyramid_hw: tuple[int, int]
     cut_top: int
+    cut_left: int
     pad_right: int
     height: int
     width: int
@@ -142,6 +148,7 @@ class InputGeometry:
             "source_hw": list(self.source_hw),
             "pyramid_hw": list(self.pyramid_hw),
             "cut_top": self.cut_top,
+            "cut_left": self.cut_left,
             "pad_right": self.pad_right,
             "height": self.height,
             "width": self.width,
@@ -156,6 +163,7 @@ class InputGeometry:
             source_hw=reader.pair("source_hw"),
             pyramid_hw=reader.pair("pyramid_hw"),
             cut_top=reader.integer("cut_top", 0),
+            cut_left=reader.integer("cut_left", 0),
             pad_right=reader.integer("pad_right", 0),
             height=reader.integer("height", 1),
             width=reader.integer("width", 1),
@@ -166,10 +174,12 @@ class InputGeometry:
         if geometry.variant == "resize":
             if (rows - geometry.cut_top, columns + geometry.pad_right) != (geometry.height, geometry.width):
                 raise reader.fail("height, width", "must be pyramid_hw less cut_top rows and more pad_right columns")
+            if geometry.cut_left:
+                raise reader.fail("cut_left", "must be 0: the resize variant keeps every column")
         elif geometry.pad_right or geometry.pyramid_hw != geometry.source_hw:
             raise reader.fail("variant", "is crop: pyramid_hw must equal source_hw and pad_right be 0")
-        elif geometry.cut_top + geometry.height > rows or geometry.width > columns:
-            raise reader.fail("height, width", "must lie within source_hw")
+        elif geometry.cut_top + geometry.height > rows or geometry.cut_left != (columns - geometry.width) // 2:
+            raise reader.fail("height, width", "must be cut from within source_hw, from its middle columns")
         return geometry
 
 
@@ -197,16 +207,22 @@ class ClassEntry:
 
 @dataclass(frozen=True)
 class DetectionTask:
-    """A detection task. `sigmoid_table[q + 128]` is the score in 0..1 of the int8 score q, of shift `score_shift`."""
+    """A detection task: the config's deployment entry and three keys of the build.
+
+    `sigmoid_table[q + 128]` is the score in 0..1 of the int8 score q, which has shift `score_shift`; the model drops
+    boxes whose int8 score is below `box_filter_threshold`, which stands for `score_threshold`.
+    """
 
     name: str
     classes: tuple[ClassEntry, ...]
     strides: tuple[int, ...]
     anchors: tuple[tuple[tuple[float, float], ...], ...]
+    score_threshold: float
     box_filter_threshold: int
     nms_threshold: int
     nms_margin: int
     nms_output_bbox_num: int
+    use_clipping: bool
     score_shift: int
     sigmoid_table: tuple[float, ...]
     kind: Literal["detection"] = "detection"
@@ -219,10 +235,12 @@ class DetectionTask:
             "classes": [entry.to_json() for entry in self.classes],
             "strides": list(self.strides),
             "anchors": [[list(size) for size in level] for level in self.anchors],
+            "score_threshold": self.score_threshold,
             "box_filter_threshold": self.box_filter_threshold,
             "nms_threshold": self.nms_threshold,
             "nms_margin": self.nms_margin,
             "nms_output_bbox_num": self.nms_output_bbox_num,
+            "use_clipping": self.use_clipping,
             "score_shift": self.score_shift,
             "sigmoid_table": list(self.sigmoid_table),
         }
@@ -267,10 +285,12 @@ def read_task(reader: Reader) -> Task:
             classes,
             strides=strides,
             anchors=reader.anchors("anchors", strides),
+            score_threshold=reader.number("score_threshold"),
             box_filter_threshold=reader.integer("box_filter_threshold"),
             nms_threshold=reader.integer("nms_threshold"),
             nms_margin=reader.integer("nms_margin"),
             nms_output_bbox_num=reader.integer("nms_output_bbox_num", 1),
+            use_clipping=reader.boolean("use_clipping"),
             score_shift=reader.integer("score_shift"),
             sigmoid_table=reader.floats("sigmoid_table", 256),
         )
