@@ -81,8 +81,10 @@ class Reader:
         return height, width
 
     def number(self, key: str) -> float:
-        """A number; an integer will do.""" value: int | float = self._data[key] if isinstance(self._data.get(key), int)
-        else self._get(key, float, "a number") self._read.add(key) return float(value)
+        """A number; an integer will do."""
+        if isinstance(self._data.get(key), int):
+            return float(self.integer(key))
+        return self._get(key, float, "a number")
 
     def floats(self, key: str, count: int) -> tuple[float, ...]:
         """A list of exactly `count` numbers."""
