@@ -1,0 +1,130 @@
+"""Running a network on one network input: the `Engine` protocol, and the engine of a compiled model."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.artifact import Manifest, load_artifact
+from runtime.errors import ArtifactError
+from runtime.image import Picture
+
+Outputs = dict[str, npt.NDArray[Any]]
+
+
+class Engine(Protocol):
+    """What a `Predictor` needs of a network, whoever runs it."""
+
+    def run(self, picture: Picture, im_hw: tuple[int, int] | None = None) -> Mapping[str, npt.NDArray[Any]]:
+        """Outputs by name for a network input, uint8 (1, H, W, 3) RGB.
+
+        `im_hw` is the size of the picture within the input, the rest being padding; boxes are clipped to it. Every
+        detection task gives `<task>.boxes`, int32 (n, 6): x1, y1, x2, y2 in quarter pixels of the input, int8 score,
+        class; unused rows are -1. Every segmentation task gives `<task>.mask`, uint8 (1, h, w).
+        """
+        ...
+
+
+class CompiledEngine:
+    """A compiled model, loaded and ready.
+
+    `manifest` describes it; `vm` is TVM's virtual machine, for `vm.set_instrument`. TVM starts with its runtime library
+    alone, unless this process has loaded the compiler already. `threads` limits the threads of all engines in the
+    process. ArtifactError if the files cannot be used, see `runtime.artifact.load_artifact`.
+    """
+
+    def __init__(self, library: str | os.PathLike[str], threads: int | None = None) -> None:
+        self.manifest: Manifest = load_artifact(library)
+        self._tvm = load_tvm()
+        if threads is not None:
+            set_threads(threads)
+        path = Path(library).resolve()
+        from tvm.runtime.vm import VirtualMachine
+
+        try:
+            self.vm = VirtualMachine(self._tvm.runtime.load_module(str(path)), self._tvm.cpu())
+            self._main = self.vm["main"]
+        except Exception as error:  # TVM raises whatever its C++ side names
+            raise ArtifactError(
+                f"{library}: TVM cannot load it ({_first_line(error)}); build the model again on a machine of this kind"
+            ) from None
+        self._checked = False
+
+    def run(self, picture: Picture, im_hw: tuple[int, int] | None = None) -> Outputs:
+        """All outputs of the manifest by name, as numpy arrays. See `Engine.run`; without `im_hw` the whole input
+        counts but the geometry's padding on the right.
+        """
+        geometry = self.manifest.input
+        expected = (1, geometry.height, geometry.width, 3)
+        if picture.dtype != np.uint8 or picture.shape != expected:
+            raise ValueError(f"the network input is uint8 {expected}, not {picture.dtype} {picture.shape}")
+        tensor = self._tvm.runtime.tensor
+        arguments = [tensor(np.ascontiguousarray(picture))]
+        if self.manifest.uses_im_hw:
+            valid = im_hw or (geometry.height, geometry.width - geometry.pad_right)
+            arguments.append(tensor(np.array([valid], np.int32)))
+        results = self._main(*arguments)
+        if not self._checked:
+            self._check(results)
+        return {output.name: result.numpy() for output, result in zip(self.manifest.outputs, results, strict=True)}
+
+    def _check(self, results: Any) -> None:
+        """Shapes and types cannot change between runs, so once is enough."""
+        found = [(str(result.dtype), tuple(result.shape)) for result in results]
+        expected = [(output.dtype, output.shape) for output in self.manifest.outputs]
+        if found != expected:
+            raise ArtifactError(
+                f"the compiled model returns {len(found)} tensors, its manifest lists {len(expected)}, and they do not fit; "
+                "build the model again with `python -m compile.build`"
+            )
+        self._checked = True
+
+
+def load_tvm() -> Any:
+    """The module `tvm`, imported the light way if this is its first import in the process.
+
+    TVM's runtime library alone is 3 MB against 260 MB with the compiler. And `tvm_ffi` imports torch wherever it is
+    installed, to exchange tensors with it, which costs seconds and is never used here: it is hidden for that moment.
+    """
+    if "tvm" not in sys.modules:
+        with _runtime_only():
+            import tvm
+    return sys.modules["tvm"]
+
+
+@contextmanager
+def _runtime_only() -> Iterator[None]:
+    hide_torch = "torch" not in sys.modules
+    before = os.environ.get("TVM_USE_RUNTIME_LIB")
+    os.environ["TVM_USE_RUNTIME_LIB"] = "1"
+    if hide_torch:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # documented: makes `import torch` raise ImportError
+    try:
+        yield
+    finally:
+        if hide_torch:
+            del sys.modules["torch"]
+        # TVM has read it; a child process that wants to compile must not inherit it
+        if before is None:
+            del os.environ["TVM_USE_RUNTIME_LIB"]
+        else:
+            os.environ["TVM_USE_RUNTIME_LIB"] = before
+
+
+def set_threads(threads: int) -> None:
+    """Limits TVM to this many threads, for the whole process."""
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, is {threads}")
+    tvm = load_tvm()
+    big_cores = 1
+    tvm.get_global_func("runtime.config_threadpool")(big_cores, threads)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__
