@@ -1,5 +1,6 @@
 """Running a network on one network input: the `Engine` protocol, and the engine of a compiled model."""
 
+import importlib
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -79,8 +80,8 @@ class CompiledEngine:
         expected = [(output.dtype, output.shape) for output in self.manifest.outputs]
         if found != expected:
             raise ArtifactError(
-                f"the compiled model returns {len(found)} tensors, its manifest lists {len(expected)}, and they do not fit; "
-                "build the model again with `python -m compile.build`"
+                f"the compiled model returns {len(found)} tensors, its manifest lists {len(expected)}, "
+                "and they do not fit; build the model again with `python -m compile.build`"
             )
         self._checked = True
 
@@ -93,7 +94,7 @@ def load_tvm() -> Any:
     """
     if "tvm" not in sys.modules:
         with _runtime_only():
-            import tvm
+            importlib.import_module("tvm")
     return sys.modules["tvm"]
 
 
