@@ -1,1 +1,1 @@
-"""What the resize and the crop variant share."""
+"""What the crop and the resize configs share: classes, data, network, boxes, training."""

@@ -1,0 +1,91 @@
+"""Checks across the entries of a config. Each raises ConfigError with the file and the key to change."""
+
+import re
+
+from .errors import ConfigError
+from .schema import Config
+
+
+def check(config: Config, task_files: list[str]) -> None:
+    """All checks; `task_files` holds the file of each task, in the order of `config.tasks`."""
+    _steps_fit_their_modes(config)
+    _patterns_compile(config)
+    _task_names_differ(config, task_files)
+    _heads_find_their_maps(config, task_files)
+    _input_has_a_geometry(config)
+    _im_hw_belongs_to_detection(config)
+
+
+def _steps_fit_their_modes(config: Config) -> None:
+    allowed = (("kFloatTraining", "kTrainingWithBN"), ("kTrainingWithoutBN",), ("kTrainingWithoutBN",))
+    for index, modes in enumerate(allowed):
+        mode = config.solver[index].mode
+        if mode not in modes:
+            raise ConfigError(
+                config.file, f"solver.{index}.mode", f"{mode} is not for step {index}", f"use {' or '.join(modes)}"
+            )
+
+
+def _patterns_compile(config: Config) -> None:
+    for step in (1, 2):
+        if step not in config.fusion_bn_patterns:
+            raise ConfigError(
+                config.file, f"fusion_bn_patterns.{step}", "missing", "name the batch norms that this step absorbs"
+            )
+    for step, patterns in config.fusion_bn_patterns.items():
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ConfigError(
+                    config.file,
+                    f"fusion_bn_patterns.{step}",
+                    f"{pattern!r} is no regular expression ({error})",
+                    "correct it",
+                ) from error
+
+
+def _task_names_differ(config: Config, task_files: list[str]) -> None:
+    seen: dict[str, str] = {}
+    for task, file in zip(config.tasks, task_files, strict=True):
+        if task.name in ("backbone", "neck"):
+            raise ConfigError(file, "name", f"{task.name!r} names a shared part of the network", "choose another name")
+        if task.name in seen:
+            raise ConfigError(
+                file, "name", f"{task.name!r} is already the name of the task in {seen[task.name]}", "rename one"
+            )
+        seen[task.name] = file
+
+
+def _heads_find_their_maps(config: Config, task_files: list[str]) -> None:
+    strides = config.common.backbone.strides
+    for task, file in zip(config.tasks, task_files, strict=True):
+        wanted = task.head.strides if task.kind == "detection" else (task.head.stride,)
+        key = "head.strides" if task.kind == "detection" else "head.stride"
+        for stride in wanted:
+            if stride not in strides:
+                raise ConfigError(file, key, f"the network has no map at stride {stride}", f"choose among {strides}")
+
+
+def _input_has_a_geometry(config: Config) -> None:
+    sizes = {(entry.height, entry.width): entry.name for entry in config.common.geometries}
+    if config.input_hw not in sizes:
+        known = ", ".join(f"(1, {h}, {w}, 3) for {name}" for (h, w), name in sizes.items())
+        raise ConfigError(
+            config.file,
+            "int_inference_export_input_shape.image",
+            f"no geometry of utils.py gives an input of {config.input_hw[0]}x{config.input_hw[1]}",
+            f"use one of {known}, or add a geometry",
+        )
+
+
+def _im_hw_belongs_to_detection(config: Config) -> None:
+    detects = any(task.kind == "detection" for task in config.tasks)
+    given = config.int_inference_export_input_shape.im_hw is not None
+    key = "int_inference_export_input_shape.im_hw"
+    if given and not detects:
+        raise ConfigError(
+            config.file, key, "only detection uses this input, and no task is a detection", "delete im_hw"
+        )
+    if detects and not given:
+        raise ConfigError(config.file, key, "missing, and a detection task needs it", "add im_hw=(1, 2)")

@@ -1,0 +1,21 @@
+"""Anchors, and what all detection branches share."""
+
+STRIDES = (8, 16, 32, 64)
+
+
+def anchors(
+    size: float, ratios: tuple[float, ...], octaves: tuple[float, ...] = (1.0,)
+) -> list[list[tuple[float, float]]]:
+    """Per stride the (h, w) of one anchor per ratio h/w and octave, in pixels: an area of (size · stride · octave)²."""
+    return [
+        [
+            (round(size * stride * octave * ratio**0.5, 1), round(size * stride * octave / ratio**0.5, 1))
+            for octave in octaves
+            for ratio in ratios
+        ]
+        for stride in STRIDES
+    ]
+
+
+LOSS = {"kind": "anchor_focal", "positive_iou": 0.5, "negative_iou": 0.4, "alpha": 0.25, "gamma": 2.0}
+POST_PROCESSING = {"score_threshold": 0.3, "nms_threshold": 179, "nms_margin": -1, "nms_output_bbox_num": 100}
