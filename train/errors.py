@@ -1,4 +1,4 @@
-"""The room's exceptions: every message names the file, key or layer, and the cure; CLIs print it without a traceback."""
+"""The room's exceptions: each message names the file, key or layer, and the cure; CLIs print it without a traceback."""
 
 
 class TrainError(Exception):

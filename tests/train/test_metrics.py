@@ -1,0 +1,107 @@
+"""The metrics against independent oracles: pycocotools for boxes, torchmetrics for masks, and cases done by hand."""
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from train.metrics import BoxMetric, PixelMetric
+
+NONE = np.zeros((0, 4)), np.zeros(0, int)
+
+
+def scene(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    corner = rng.uniform(0, 200, (count, 2))
+    return np.concatenate([corner, corner + rng.uniform(10, 80, (count, 2))], axis=1), rng.integers(0, 2, count)
+
+
+def pycocotools_map(truth: list[dict], found: list[dict], images: int) -> tuple[float, float]:
+    coco = COCO()
+    coco.dataset = {
+        "info": {},
+        "images": [{"id": index + 1} for index in range(images)],
+        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+        "annotations": truth,
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(found), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats[0] * 100, evaluation.stats[1] * 100
+
+
+def test_box_metric_equals_pycocotools() -> None:
+    rng = np.random.default_rng(0)
+    metric = BoxMetric(["a", "b"])
+    truth, found = [], []
+    for image in range(1, 13):
+        boxes, classes = scene(rng, 6)
+        crowd = rng.random(6) < 0.2
+        kept = rng.random(6) < 0.8
+        noise, noise_classes = scene(rng, 3)
+        guesses = np.concatenate([boxes[kept] + rng.normal(0, 4, (kept.sum(), 4)), noise])
+        guess_classes = np.concatenate([classes[kept], noise_classes])
+        scores = rng.random(len(guesses))
+        metric.add(boxes, classes, crowd, guesses, guess_classes, scores)
+        for box, index, ignored in zip(boxes, classes, crowd, strict=True):
+            width, height = box[2:] - box[:2]
+            truth.append(
+                {"id": len(truth) + 1, "image_id": image, "category_id": int(index) + 1, "area": width * height}
+            )
+            truth[-1] |= {"bbox": [*box[:2], width, height], "iscrowd": int(ignored)}
+        for box, index, score in zip(guesses, guess_classes, scores, strict=True):
+            found.append({"image_id": image, "category_id": int(index) + 1, "score": float(score)})
+            found[-1] |= {"bbox": [*box[:2], *(box[2:] - box[:2])]}
+    expected = pycocotools_map(truth, found, 12)
+    result = metric.result()
+    assert 10 < result["map"] < 90
+    assert (result["map"], result["map50"]) == pytest.approx(expected, abs=1e-9)
+
+
+def test_perfect_boxes_give_100_and_an_unlabelled_class_gives_nothing() -> None:
+    metric = BoxMetric(["a", "b"])
+    boxes = np.array([[1.0, 2.0, 30.0, 40.0]])
+    metric.add(boxes, np.array([0]), np.array([False]), boxes, np.array([0]), np.array([0.9]))
+    result = metric.result()
+    assert result["map"] == pytest.approx(100.0)
+    assert result["per_class"]["b"] == {"map": None, "map50": None}
+
+
+def test_no_boxes_found_gives_0_and_none_to_find_gives_nothing() -> None:
+    metric = BoxMetric(["a"])
+    metric.add(np.array([[1.0, 2.0, 30.0, 40.0]]), np.array([0]), np.array([False]), *NONE, np.zeros(0))
+    assert metric.result()["map"] == 0.0
+    empty = BoxMetric(["a"])
+    empty.add(*NONE, np.zeros(0, bool), *NONE, np.zeros(0))
+    assert empty.result()["map"] is None
+
+
+def test_pixel_metric_equals_torchmetrics() -> None:
+    rng = np.random.default_rng(1)
+    metric = PixelMetric(["a", "b", "c", "d"], 255)
+    oracle = MulticlassJaccardIndex(4, ignore_index=255, average="none")
+    for _ in range(4):
+        truth = rng.integers(0, 4, (30, 40)).astype(np.uint8)
+        truth[rng.random(truth.shape) < 0.1] = 255
+        found = np.where(rng.random(truth.shape) < 0.7, truth % 4, rng.integers(0, 4, truth.shape)).astype(np.uint8)
+        metric.add(truth, found)
+        oracle.update(torch.from_numpy(found.astype(np.int64)), torch.from_numpy(truth.astype(np.int64)))
+    per_class = [entry["miou"] for entry in metric.result()["per_class"].values()]
+    assert per_class == pytest.approx((oracle.compute() * 100).tolist(), rel=1e-6)
+    assert metric.result()["miou"] == pytest.approx(sum(per_class) / 4)
+
+
+def test_a_class_without_labels_does_not_enter_the_mean() -> None:
+    metric = PixelMetric(["a", "b", "c"], 255)
+    metric.add(np.array([[0, 0, 1, 255]], np.uint8), np.array([[0, 2, 1, 2]], np.uint8))
+    assert metric.result() == {
+        "miou": 75.0,
+        "per_class": {"a": {"miou": 50.0}, "b": {"miou": 100.0}, "c": {"miou": None}},
+    }

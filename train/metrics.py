@@ -1,0 +1,121 @@
+"""The two metrics: COCO average precision of boxes, intersection over union of masks. All values are in percent.
+
+A class that the data does not label has no value (None) and does not enter a mean: it is neither right nor wrong.
+"""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+IOU_50 = 0  # index of the threshold 0.5 in COCO's list of thresholds
+
+
+class BoxMetric:
+    """COCO mAP (IoU 0.50:0.95, at most 100 boxes a picture) and mAP at IoU 0.50 of one task."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._classes = tuple(classes)
+        self._images: list[dict[str, Any]] = []
+        self._truth: list[dict[str, Any]] = []
+        self._found: list[dict[str, Any]] = []
+
+    def add(
+        self, truth: Array, truth_class: Array, ignore: Array, found: Array, found_class: Array, score: Array
+    ) -> None:
+        """One picture. `truth` (T, 4) and `found` (F, 4): x1, y1, x2, y2 in its pixels; classes are indices.
+
+        `ignore` (T,) bool marks true boxes that count neither when found nor when missed (COCO's crowd).
+        """
+        image = len(self._images) + 1
+        self._images.append({"id": image})
+        for box, index, crowd in zip(truth, truth_class, ignore, strict=True):
+            entry = _entry(image, int(index), box)
+            self._truth.append({**entry, "id": len(self._truth) + 1, "iscrowd": int(crowd), "ignore": int(crowd)})
+        for box, index, value in zip(found, found_class, score, strict=True):
+            self._found.append({**_entry(image, int(index), box), "score": float(value)})
+
+    def result(self) -> dict[str, Any]:
+        """{"map", "map50", "per_class": {name: {"map", "map50"}}}; None where nothing is labelled."""
+        precision = self._precision()
+        per_class = {}
+        for index, name in enumerate(self._classes):
+            values = precision[:, :, index]
+            labelled = bool((values > -1).any())
+            per_class[name] = {
+                "map": percent(values.mean()) if labelled else None,
+                "map50": percent(values[IOU_50].mean()) if labelled else None,
+            }
+        return {
+            "map": _mean([value["map"] for value in per_class.values()]),
+            "map50": _mean([value["map50"] for value in per_class.values()]),
+            "per_class": per_class,
+        }
+
+    def _precision(self) -> Array:
+        """Precision by (IoU threshold, recall, class), -1 where a class is not labelled."""
+        from faster_coco_eval import COCO, COCOeval_faster
+
+        dataset = {
+            "images": self._images,
+            "categories": [{"id": index + 1, "name": name} for index, name in enumerate(self._classes)],
+            "annotations": self._truth,
+        }
+        if not self._truth:
+            return np.full((10, 101, len(self._classes)), -1.0)
+        if not self._found:
+            labelled = {entry["category_id"] - 1 for entry in self._truth if not entry["iscrowd"]}
+            empty = np.full((10, 101, len(self._classes)), -1.0)
+            empty[:, :, sorted(labelled)] = 0.0
+            return empty
+        with contextlib.redirect_stdout(io.StringIO()):  # the library reports its own timing
+            truth = COCO(dataset)
+            evaluation = COCOeval_faster(truth, truth.loadRes(self._found), "bbox")
+            evaluation.evaluate()
+            evaluation.accumulate()
+        return np.asarray(evaluation.eval["precision"])[:, :, :, 0, -1]
+
+
+class PixelMetric:
+    """Intersection over union per class and its mean, over all pixels of all pictures of one task."""
+
+    def __init__(self, classes: Sequence[str], ignore_label: int) -> None:
+        self._classes = tuple(classes)
+        self._ignore = ignore_label
+        self._counts = np.zeros((len(classes), len(classes)), np.int64)  # [true class, found class]
+
+    def add(self, truth: Array, found: Array) -> None:
+        """One picture: two class maps (h, w) of equal size."""
+        counted = truth != self._ignore
+        size = len(self._classes)
+        pairs = truth[counted].astype(np.int64) * size + found[counted]
+        self._counts += np.bincount(pairs, minlength=size * size).reshape(size, size)
+
+    def result(self) -> dict[str, Any]:
+        """{"miou", "per_class": {name: {"miou"}}}; None for a class without a labelled pixel."""
+        right = self._counts.diagonal()
+        labelled = self._counts.sum(axis=1)
+        union = labelled + self._counts.sum(axis=0) - right
+        values = [percent(right[i] / union[i]) if labelled[i] else None for i in range(len(self._classes))]
+        per_class = {name: {"miou": value} for name, value in zip(self._classes, values, strict=True)}
+        return {"miou": _mean(values), "per_class": per_class}
+
+
+def percent(fraction: float) -> float:
+    """A fraction in percent, not rounded: equal predictions give equal numbers to the last digit."""
+    return float(fraction) * 100.0
+
+
+def _entry(image: int, index: int, box: Array) -> dict[str, Any]:
+    x1, y1, x2, y2 = (float(value) for value in box)
+    width, height = x2 - x1, y2 - y1
+    return {"image_id": image, "category_id": index + 1, "bbox": [x1, y1, width, height], "area": width * height}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
