@@ -18,4 +18,4 @@ class VideoError(RuntimeRoomError):
 
 
 class UsageError(RuntimeRoomError):
-    """What was asked for does not exist: a task the model does not have, a folder without pictures."""
+    """What was asked for does not exist or makes no sense: a task the model does not have, a threshold above 1."""

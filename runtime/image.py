@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from runtime.errors import ImageError, UsageError
+from runtime.errors import ImageError
 
 Picture = npt.NDArray[np.uint8]
 
@@ -151,24 +151,25 @@ def _captured_stderr(lines: list[str]) -> Iterator[None]:
             lines.append(sink.read().decode(errors="replace"))
 
 
-def find_inputs(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], list[Path]]:
-    """(pictures, videos) that files and folders in `inputs` name, each once, in order; a folder's files by name.
+def find_inputs(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], list[Path], list[str]]:
+    """(pictures, videos, complaints) for the files and folders in `inputs`: each file once, in order, a folder's by
+    name.
 
-    A file given by name is taken for a picture unless its suffix is a video's. Of a folder the files with a known
-    suffix are taken, not those of its subfolders. UsageError if a folder has none; a file that does not exist is left
-    to its reader.
+    A file given by name is taken for a picture unless its suffix is a video's; if it does not exist, its reader will
+    say so. Of a folder the files with a known suffix are taken, not those of its subfolders; one without any is
+    complained of.
     """
-    pictures: dict[Path, None] = {}
-    videos: dict[Path, None] = {}
+    known = PICTURE_SUFFIXES + VIDEO_SUFFIXES
+    found: dict[Path, None] = {}
+    complaints = []
     for entry in map(Path, inputs):
         files = [entry]
         if entry.is_dir():
-            known = PICTURE_SUFFIXES + VIDEO_SUFFIXES
             files = sorted(path for path in entry.iterdir() if path.suffix.lower() in known and path.is_file())
             if not files:
-                raise UsageError(
+                complaints.append(
                     f"{entry}: no pictures in this folder (looked for {', '.join(known)}; subfolders are not searched)"
                 )
-        for path in files:
-            (videos if path.suffix.lower() in VIDEO_SUFFIXES else pictures)[path] = None
-    return list(pictures), list(videos)
+        found.update(dict.fromkeys(files))
+    videos = [path for path in found if path.suffix.lower() in VIDEO_SUFFIXES]
+    return [path for path in found if path not in videos], videos, complaints
