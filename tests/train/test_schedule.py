@@ -1,0 +1,51 @@
+"""The order of pictures and the plan of a step are functions of seed and iteration alone."""
+
+from pathlib import Path
+
+import pytest
+
+from configs import load
+from train.order import SampleOrder
+from train.schedule import make_plan
+
+
+def test_every_pass_shows_every_picture_once_in_a_new_order() -> None:
+    order = SampleOrder(10, 4, seed=(1, 0), chunk=3)
+    shown = [picture for batch in order.batches(0, 5) for picture, _ in batch]
+    assert sorted(shown[:10]) == sorted(shown[10:]) == list(range(10))
+    assert shown[:10] != shown[10:]
+
+
+def test_starting_later_gives_the_same_batches_and_augmentations() -> None:
+    whole = list(SampleOrder(10, 4, seed=(1, 0), chunk=3).batches(0, 9))
+    assert list(SampleOrder(10, 4, seed=(1, 0), chunk=3).batches(5, 9)) == whole[5:]
+    assert list(SampleOrder(10, 4, seed=(2, 0), chunk=3).batches(0, 9)) != whole
+
+
+def test_augmentation_differs_from_pass_to_pass() -> None:
+    draws = [draw for batch in SampleOrder(2, 2, seed=(1, 0), chunk=8).batches(0, 5) for _, draw in batch]
+    assert len(set(draws)) == len(draws)
+
+
+def test_processes_share_the_pictures() -> None:
+    shares = [SampleOrder(12, 2, seed=(1,), chunk=4, rank=rank, world=2).batches(0, 3) for rank in (0, 1)]
+    shown = [picture for share in shares for batch in share for picture, _ in batch]
+    assert sorted(shown) == list(range(12))
+
+
+def test_plan_counts_freezes_and_anneals(repository: Path) -> None:
+    config = load(repository / "configs/4pe_resize/multitask.py")
+    plan = make_plan(config, 2, pipeline_test=False, pictures=1200)
+    assert plan.prefix == "fusion-bn-c2"
+    assert plan.iterations == plan.epochs * 150
+    assert plan.freeze_at == pytest.approx(plan.iterations * (1 - plan.settings.freeze_fraction), abs=1)
+    rates = [plan.learning_rate(iteration) for iteration in range(plan.iterations)]
+    assert max(rates) == pytest.approx(plan.settings.learning_rate, rel=0.05)
+    assert rates[0] < rates[5]
+    assert 0 < rates[-1] < 0.01 * max(rates)
+
+
+def test_pipeline_test_is_short(repository: Path) -> None:
+    config = load(repository / "configs/4pe_resize/multitask.py")
+    plan = make_plan(config, 0, pipeline_test=True, pictures=60)
+    assert plan.iterations == config.pipeline_test.epochs * config.pipeline_test.iterations_per_epoch

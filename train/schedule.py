@@ -1,0 +1,52 @@
+"""What a training step will do, in iterations: fixed at its start, so that a resumed run follows the same plan."""
+
+import math
+from dataclasses import dataclass
+
+from configs.schema import PREFIXES, Config, TrainingStep
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One step's plan. `settings` are the solver's entry; counts are those after `--pipeline-test`."""
+
+    step: int
+    settings: TrainingStep
+    epochs: int
+    iterations_per_epoch: int
+    batch_size: int
+
+    @property
+    def prefix(self) -> str:
+        """Of the step's file names."""
+        return PREFIXES[self.step]
+
+    @property
+    def iterations(self) -> int:
+        """Of the whole step."""
+        return self.epochs * self.iterations_per_epoch
+
+    @property
+    def freeze_at(self) -> int:
+        """The iteration before which shifts are frozen; `iterations` if only the end freezes them."""
+        frozen = math.ceil(self.settings.freeze_fraction * self.iterations)
+        return self.iterations - frozen
+
+    def learning_rate(self, iteration: int) -> float:
+        """Linear warm-up, then a cosine to zero."""
+        warmup = self.settings.warmup_fraction * self.iterations
+        if iteration < warmup:
+            return self.settings.learning_rate * (iteration + 1) / (warmup + 1)
+        progress = (iteration - warmup) / max(1.0, self.iterations - warmup)
+        return self.settings.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def make_plan(config: Config, step: int, *, pipeline_test: bool, pictures: int, world: int = 1) -> Plan:
+    """The plan of `step` over `pictures` training pictures (of the largest data group), on `world` processes."""
+    settings = config.solver[step]
+    assert isinstance(settings, TrainingStep), "step 3 is not trained"
+    if pipeline_test:
+        test = config.pipeline_test
+        return Plan(step, settings, test.epochs, test.iterations_per_epoch, test.batch_size)
+    iterations = math.ceil(pictures / (settings.batch_size * world))
+    return Plan(step, settings, settings.epochs, iterations, settings.batch_size)
