@@ -12,8 +12,8 @@ def absorbing_steps(
     """The step (1 or 2) that absorbs each batch norm, by its dotted name, e.g. `backbone.stem.bn`.
 
     A pattern is a regular expression that has to match from the start of the dotted name of the parameter, e.g.
-    `backbone.stem.bn.weight`. Raises ConfigError for a pattern that matches nothing, a batch norm that two patterns match, and one
-    that none matches: it would be left over when step 3 begins.
+    `backbone.stem.bn.weight`. Raises ConfigError for a pattern that matches nothing, a batch norm that two patterns
+    match, and one that none matches: it would be left over when step 3 begins.
     """
     names = sorted(batch_norms)
     chosen: dict[str, tuple[int, str]] = {}
