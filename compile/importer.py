@@ -1,0 +1,125 @@
+"""ONNX of steps 0 to 2 -> Relax, every tensor under its ONNX name. `python -m compile.importer FILE.onnx` writes the Relax pair beside it.
+
+TVM's importer keeps the names of weights but not those of intermediate tensors. So before the import every intermediate that a later
+report may name becomes an extra output of the ONNX graph; afterwards the extra outputs go and their names stay on the Relax variables.
+"""
+
+import argparse
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import tvm
+from tvm import relax
+from tvm.relax.frontend import detach_params
+from tvm.relax.frontend.onnx import from_onnx
+
+from compile.errors import CompileError
+from compile.files import Parameters, first_line, pair_of, save_pair
+from compile.rewrite import bindings_of, substitute
+
+# What the export of steps 0 to 2 consists of, and the plumbing that exporters put between.
+SUPPORTED_OPS = frozenset(
+    "Conv BatchNormalization Relu Add Resize Slice Concat AveragePool QuantizeLinear DequantizeLinear Constant Identity".split()
+)
+NAMED_OPS = SUPPORTED_OPS - {"DequantizeLinear", "Constant"}
+
+
+@dataclass(frozen=True)
+class ImportedModel:
+    """A step's model in Relax: `main(image, weights...) -> tuple of outputs`, weights by dotted name, and the outputs' names in order."""
+
+    module: tvm.IRModule
+    parameters: Parameters
+    output_names: tuple[str, ...]
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Reads and checks an ONNX file. Raises CompileError naming the file and, for a foreign op, the node."""
+    if not path.is_file():
+        raise CompileError(f"{path}: no such file; `python -m train.train` writes it at the end of a step")
+    try:
+        model = onnx.load(str(path))
+        onnx.checker.check_model(model)
+    except Exception as error:
+        raise CompileError(f"{path}: not a valid ONNX model ({first_line(error)}); export it again") from error
+    for node in model.graph.node:
+        if node.op_type not in SUPPORTED_OPS:
+            raise CompileError(
+                f"{path}: node {node.name or node.output[0]} is a {node.op_type}, which step 3 has no integer form for; "
+                f"export a model of {', '.join(sorted(SUPPORTED_OPS))} only"
+            )
+    return model
+
+
+def import_onnx(model: onnx.ModelProto) -> ImportedModel:
+    """Imports a checked model; batch size and picture size are those of the export."""
+    output_names = tuple(output.name for output in model.graph.output)
+    initializers = {initializer.name for initializer in model.graph.initializer}
+    named = [name for node in model.graph.node if node.op_type in NAMED_OPS for name in node.output[:1]]
+    extended = onnx.ModelProto()
+    extended.CopyFrom(model)
+    for name in named:
+        if name not in output_names and name not in initializers:
+            extended.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the extra outputs, whose types nobody declared
+        module = from_onnx(extended, keep_params_in_input=True)
+    module, tensors = detach_params(module)
+    all_names = [output.name for output in extended.graph.output]
+    module = keep_names(module, all_names, len(output_names))
+    weights = list(module["main"].params)[int(module["main"].attrs["num_input"]) :]
+    parameters = {var.name: value.numpy() for var, value in zip(weights, tensors["main"], strict=True)}
+    return ImportedModel(module, parameters, output_names)
+
+
+def keep_names(module: tvm.IRModule, names: list[str], output_count: int) -> tvm.IRModule:
+    """Before: outputs 0.. under `names`, variables lv0, lv1, ... After: the first `output_count` outputs, variables under their ONNX names."""
+    main = module["main"]
+    *bindings, last = bindings_of(main)
+    returned = last.value
+    name_of: dict[relax.Var, str] = {}
+    for field, name in zip(returned.fields, names, strict=True):
+        name_of.setdefault(field, name)
+
+    builder = relax.BlockBuilder()
+    replacement: dict[relax.Var, relax.Expr] = {}
+
+    with builder.function("main", list(main.params), attrs={"num_input": int(main.attrs["num_input"])}):
+        with builder.dataflow():
+            for binding in bindings:
+                replacement[binding.var] = builder.emit(substitute(binding.value, replacement), name_hint=name_of.get(binding.var, "t"))
+            output = builder.emit_output(relax.Tuple([substitute(field, replacement) for field in returned.fields[:output_count]]))
+        builder.emit_func_output(output)
+    return relax.transform.DeadCodeElimination()(builder.get())
+
+
+def constant_value(expr: relax.Expr, parameters: Parameters) -> np.ndarray | None:
+    """The value of a weight variable or a literal; None for anything computed."""
+    if isinstance(expr, relax.Constant):
+        return expr.value.numpy()
+    if isinstance(expr, relax.Var):
+        return parameters.get(expr.name)
+    return None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m compile.importer", description=__doc__.splitlines()[0])
+    parser.add_argument("onnx", type=Path, help="RUN/<prefix>-export-last.onnx")
+    options = parser.parse_args(arguments)
+    try:
+        imported = import_onnx(read_onnx(options.onnx))
+        prefix = options.onnx.with_suffix("")
+        save_pair(prefix, imported.module, imported.parameters)
+    except CompileError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {', '.join(str(path) for path in pair_of(prefix))} ({len(imported.parameters)} parameters)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
