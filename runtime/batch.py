@@ -140,14 +140,21 @@ def _plural(count: int, noun: str) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that every command over pictures has.""" parser.add_argument( "--images", nargs="+", required=True,
-    metavar="FILE|DIR", help="pictures, videos, folders of either" ) parser.add_argument("--out", type=Path,
-    required=True, metavar="DIR", help="folder for results, masks and overlays") parser.add_argument(
-    "--score-threshold", type=_score, default=0.0, metavar="X", help="drop boxes with a score below X, 0 to 1 (the model
-    itself drops those below the threshold it was built with)", ) parser.add_argument("--tasks", type=_names,
-    metavar="a,b", help="only these tasks (default: all)") parser.add_argument("--no-overlay", action="store_true",
-    help="write no pictures with boxes and masks drawn in") parser.add_argument("--json", action="store_true",
-    help="print the summary as JSON")
+    """The options that every command over pictures has."""
+    parser.add_argument(
+        "--images", nargs="+", required=True, metavar="FILE|DIR", help="pictures, videos, folders of either"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for results, masks and overlays")
+    parser.add_argument(
+        "--score-threshold",
+        type=_score,
+        default=0.0,
+        metavar="X",
+        help="drop boxes with a score below X, 0 to 1 (the model drops those below the threshold it was built with)",
+    )
+    parser.add_argument("--tasks", type=_names, metavar="a,b", help="only these tasks (default: all)")
+    parser.add_argument("--no-overlay", action="store_true", help="write no pictures with boxes and masks drawn in")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
 def _score(text: str) -> float:
