@@ -46,10 +46,10 @@ def test_a_damaged_checkpoint_is_never_passed_over(tmp_path: Path) -> None:
 def test_a_training_is_not_overwritten_but_a_pipeline_test_is(tmp_path: Path) -> None:
     run = Run(tmp_path)
     put(run.init(0), 0, REAL)
-    with pytest.raises(TrainError, match="step 0 is begun.*--resume"):
+    with pytest.raises(TrainError, match=r"step 0 is begun.*--resume"):
         enter(run, 0, TEST, resume=False)
     put(run.last(0), 10, REAL)
-    with pytest.raises(TrainError, match="step 0 is finished.*--out"):
+    with pytest.raises(TrainError, match=r"step 0 is finished.*--out"):
         enter(run, 0, REAL, resume=False)
     put(run.init(1), 0, TEST)
     assert enter(run, 1, REAL, resume=False) == ("fresh", None)
