@@ -1,0 +1,179 @@
+"""The loop of one training step: iterations, checkpoints between and after epochs, and a clean stop on Ctrl-C.
+
+What a resumed run needs beside the weights is the optimizer's state, the random generators' state and the number of
+iterations done: learning rate and order of pictures follow from that number.
+"""
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from lightning_fabric import Fabric
+
+from train.checkpoint import Checkpoint, random_state, restore_random_state, save_checkpoint
+from train.errors import TrainError
+from train.progress import Reporter, append_result
+from train.run import Run
+from train.schedule import Plan
+
+SAVE_SECONDS = 300.0  # at most this much work is lost to a kill
+Batches = Callable[[int, int], Iterator[Any]]
+
+
+class Trainable(Protocol):
+    """The network of a step with its losses, a torch module."""
+
+    def __call__(self, batches: Any) -> dict[str, torch.Tensor]:
+        """Loss of every task for one iteration's batches."""
+
+    def freeze(self) -> None:
+        """Fixes all shifts."""
+
+    def snap(self) -> None:
+        """Puts weights and biases on their grids."""
+
+
+class Interrupted(Exception):  # noqa: N818 (not an error)
+    """The user stopped the run; `path` is the checkpoint to continue from."""
+
+
+@dataclass
+class StepTrainer:
+    """Trains `module` (also handed to the Fabric) by `plan`; `facts` go into every checkpoint beside the progress."""
+
+    fabric: Fabric
+    module: Any
+    batches: Batches
+    plan: Plan
+    run: Run
+    facts: Mapping[str, Any]
+    reporter: Reporter
+    done: int = 0
+    frozen: bool = False
+    sums: dict[str, float] = field(default_factory=dict)
+
+    def train(self, start: Checkpoint | None) -> None:
+        """Runs the step from its beginning or from `start` to its last checkpoint. Interrupted on Ctrl-C."""
+        optimizer = torch.optim.AdamW(_parameter_groups(self.module, self.plan.settings.weight_decay))
+        self.wrapped, self.optimizer = self.fabric.setup(self.module, optimizer)
+        self.wrapped.train()
+        if start is not None:
+            self._restore(start)
+        else:
+            self._save(self.run.init(self.plan.step))
+        self._began = self._saved = time.monotonic()
+        with _stop_flag() as stop:
+            for batches in self.batches(self.done, self.plan.iterations):
+                self._iterate(batches)
+                self._after_iteration()
+                if stop():
+                    path = self.run.resume(self.plan.step)
+                    self._save(path)
+                    raise Interrupted(str(path))
+        self._finish()
+
+    def _iterate(self, batches: Any) -> None:
+        if self.done >= self.plan.freeze_at and not self.frozen:
+            self._freeze()
+        rate = self.plan.learning_rate(self.done)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        losses = self.wrapped(batches)
+        total = torch.stack(list(losses.values())).sum()
+        values = {name: float(value.detach()) for name, value in losses.items()} | {"loss": float(total.detach())}
+        if not torch.isfinite(total):
+            raise TrainError(
+                f"{self.plan.prefix}: the loss is not finite at iteration {self.done} ({values}); "
+                f"lower solver.{self.plan.step}.learning_rate and continue from the last checkpoint's folder anew"
+            )
+        self.fabric.backward(total)
+        self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=self.plan.settings.gradient_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.done += 1
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.reporter.iteration(self.done, values, rate)
+
+    def _after_iteration(self) -> None:
+        epoch, within = divmod(self.done, self.plan.iterations_per_epoch)
+        if within == 0:
+            means = {name: total / self.plan.iterations_per_epoch for name, total in self.sums.items()}
+            self.sums = {}
+            if self.fabric.is_global_zero:
+                row = {"step": self.plan.step, "epoch": epoch, "iteration": self.done}
+                row |= {"seconds": round(time.monotonic() - self._began, 1)}
+                row |= {"learning_rate": self.plan.learning_rate(self.done - 1), **means}
+                append_result(self.run.folder / "results.csv", row)
+            self._save(self.run.epoch(self.plan.step, epoch))
+        elif time.monotonic() - self._saved > SAVE_SECONDS:
+            self._save(self.run.resume(self.plan.step))
+
+    def _finish(self) -> None:
+        if not self.frozen:
+            self._freeze()
+        self.module.snap()
+        self._save(self.run.last(self.plan.step), resumable=False)
+        if self.fabric.is_global_zero:
+            self.run.resume(self.plan.step).unlink(missing_ok=True)
+
+    def _freeze(self) -> None:
+        self.module.freeze()
+        self.frozen = True
+
+    def _save(self, path: Any, *, resumable: bool = True) -> None:
+        """On the first process; the others wait, so that none runs ahead of a checkpoint."""
+        if self.fabric.is_global_zero:
+            progress = {
+                **self.facts,
+                "iteration": self.done,
+                "epoch": self.done // self.plan.iterations_per_epoch,
+                "frozen": self.frozen,
+                "sums": self.sums,
+            }
+            training = {"optimizer": self.optimizer.state_dict(), "random": random_state()} if resumable else {}
+            save_checkpoint(path, Checkpoint(self.module.state_dict(), progress, training))
+        self.fabric.barrier()
+        self._saved = time.monotonic()
+
+    def _restore(self, start: Checkpoint) -> None:
+        self.done = int(start.progress["iteration"])
+        self.sums = dict(start.progress["sums"])
+        if start.progress["frozen"]:
+            self._freeze()
+        self.module.load_state_dict(start.model)
+        self.optimizer.load_state_dict(start.training["optimizer"])
+        restore_random_state(start.training["random"])
+
+
+def _parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weights of convolutions decay; biases and batch norms do not."""
+    decayed, rest = [], []
+    for _, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            (decayed if parameter.ndim > 1 else rest).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+
+
+@contextmanager
+def _stop_flag() -> Iterator[Callable[[], bool]]:
+    """Within it the first Ctrl-C (or SIGTERM) only sets a flag, read by the function yielded: an iteration is never cut
+    in two. The second one interrupts at once.
+    """
+    caught: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(caught)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
