@@ -21,10 +21,8 @@ from train.checkpoint import write_atomically
 from train.errors import ExportError
 
 OPSET = 17
-ALLOWED_OPS = frozenset(
-    ("Conv", "BatchNormalization", "Relu", "Add", "Resize", "Slice", "Concat", "AveragePool")
-    + ("QuantizeLinear", "DequantizeLinear", "Constant")
-)
+NETWORK_OPS = ("Conv", "BatchNormalization", "Relu", "Add", "Resize", "Slice", "Concat", "AveragePool")
+ALLOWED_OPS = frozenset((*NETWORK_OPS, "QuantizeLinear", "DequantizeLinear", "Constant"))
 PLUMBING = frozenset(("Cast", "Unsqueeze", "Concat", "Identity", "Constant"))  # folded where all inputs are constant
 WITNESS_PICTURES = 3
 
