@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import tvm
 from tvm import relax
+from tvm.ir import GenericConst
 from tvm.relax.frontend import detach_params
 from tvm.relax.frontend.onnx import from_onnx
 
@@ -99,7 +100,7 @@ def keep_names(module: tvm.IRModule, names: list[str], output_count: int) -> tvm
 
 def constant_value(expr: relax.Expr, parameters: Parameters) -> np.ndarray | None:
     """The value of a weight variable or a literal; None for anything computed."""
-    if isinstance(expr, relax.Constant):
+    if isinstance(expr, GenericConst):
         return expr.value.numpy()
     if isinstance(expr, relax.Var):
         return parameters.get(expr.name)
