@@ -22,6 +22,14 @@ def scale_of(shift: int) -> float:
     return float(2.0**-shift)
 
 
+def shift_of(scale: float) -> int:
+    """The shift s with scale = 2^-s, the inverse of `scale_of`. QuantError where the scale is no power of two."""
+    mantissa, exponent = np.frexp(np.float64(scale))
+    if not (scale > 0 and mantissa == 0.5):
+        raise QuantError(f"scale {scale!r} is no power of two; Bitroad quantizes by powers of two only")
+    return 1 - int(exponent)
+
+
 def choose_activation_shift(max_abs: float) -> int:
     """The largest shift in [-4, 12] with max_abs · 2^shift <= 127; -4 where even that one saturates."""
     if not np.isfinite(max_abs) or max_abs < 0:

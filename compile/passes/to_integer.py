@@ -25,6 +25,7 @@ from compile.layers import AddLayer, AveragePool, ConcatLayer, ConvLayer, Layer,
 from compile.rewrite import bindings_of, operator_name
 from compile.layer_emitter import LayerEmitter
 from quant.arith import INPUT_SHIFT
+from quant.errors import QuantError
 from quant.params import quantize_bias, quantize_weight, shift_of
 
 
@@ -175,8 +176,8 @@ class _Walk:
             raise CompileError(f"{var.name}: scale and zero point must be constants and the zero point 0; export symmetric int8")
         try:
             return np.asarray([shift_of(float(value)) for value in values.reshape(-1)]).reshape(values.shape)
-        except ValueError as error:
-            raise CompileError(f"{var.name}: {error}; Bitroad's scales are powers of two") from error
+        except QuantError as error:
+            raise CompileError(f"{var.name}: {error}") from error
 
     def close(self, var: relax.Var, data: relax.Expr, shift: int) -> Int8:
         """A quantize of an activation ends the layer that is open behind it."""

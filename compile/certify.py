@@ -1,0 +1,86 @@
+"""The exactness certificate of an integer module: a bound per convolution, add, concat and pool, from the very weights that are built."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import tvm
+from tvm import relax
+
+from compile.files import Parameters
+from compile.layers import AddLayer, AveragePool, ConcatLayer, ConvLayer, Layer, Upsample2x, layer_of
+from compile.rewrite import bindings_of
+from quant.arith import INT8_MAX, INT8_MIN
+from quant.certificate import LayerBound, add_bound, check, concat_bound, conv_bound, pool_bound
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """One call of a layer in `main`: the variable it defines (named after the layer), its settings, its arguments."""
+
+    var: relax.Var
+    layer: Layer
+    arguments: tuple[relax.Expr, ...]
+
+    @property
+    def name(self) -> str:
+        return str(self.var.name)
+
+
+def layer_calls(module: tvm.IRModule) -> Iterator[LayerCall]:
+    """The calls of layer functions in the order of execution; other bindings are passed over."""
+    for binding in bindings_of(module["main"]):
+        value = binding.value
+        if isinstance(value, relax.Call) and isinstance(value.op, relax.GlobalVar):
+            function = module[value.op]
+            if isinstance(function, relax.Function):
+                yield LayerCall(binding.var, layer_of(function), tuple(value.args))
+
+
+def certify(module: tvm.IRModule, parameters: Parameters) -> list[LayerBound]:
+    """Computes and checks every bound. Raises CertificateError naming the layer that is over one."""
+    largest: dict[relax.Var, int] = {}
+    bounds: list[LayerBound] = []
+    for call in layer_calls(module):
+        bound = bound_of(call, largest, parameters)
+        if bound is not None:
+            bounds.append(bound)
+        largest[call.var] = largest_output(call, largest)
+    check(bounds)
+    return bounds
+
+
+def largest_output(call: LayerCall, largest: dict[relax.Var, int]) -> int:
+    """max|q| of a layer's output: 127 behind a ReLU, else 128; copies keep their input's."""
+    if isinstance(call.layer, Upsample2x):
+        return largest[call.arguments[0]]
+    return INT8_MAX if isinstance(call.layer, (ConvLayer, AddLayer)) and call.layer.relu else -INT8_MIN
+
+
+def bound_of(call: LayerCall, largest: dict[relax.Var, int], parameters: Parameters) -> LayerBound | None:
+    layer, arguments = call.layer, call.arguments
+    if isinstance(layer, ConvLayer):
+        weight, bias, weight_shift = (parameters[argument.name] for argument in arguments[1:4])
+        return conv_bound(
+            weight,
+            weight_shift,
+            bias,
+            input_shift=layer.in_shift,
+            input_max=largest[arguments[0]],
+            residual_shift=layer.residual_shift,
+            residual_max=None if layer.residual_shift is None else largest[arguments[4]],
+            out_shift=layer.out_shift,
+            name=call.name,
+        )
+    if isinstance(layer, AddLayer):
+        a_max, b_max = (largest[argument] for argument in arguments)
+        return add_bound(
+            layer.a_shift, layer.b_shift, a_max=a_max, b_max=b_max, out_shift=layer.out_shift, name=call.name
+        )
+    if isinstance(layer, ConcatLayer):
+        maximum = max(largest[argument] for argument in arguments)
+        return concat_bound(layer.in_shifts, maximum=maximum, out_shift=layer.out_shift, name=call.name)
+    if isinstance(layer, AveragePool):
+        return pool_bound(
+            layer.kernel, layer.in_shift, layer.out_shift, input_max=largest[arguments[0]], name=call.name
+        )
+    return None
