@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -122,13 +123,22 @@ def check_equality(model: torch.nn.Module, content: bytes, hw: tuple[int, int], 
                 )
 
 
-def open_session(model: bytes | Path) -> onnxruntime.InferenceSession:
-    """ONNX Runtime on the CPU, computing Q/DQ graphs in float: its int8 kernels may saturate where VNNI is missing."""
+def open_session(model: bytes | Path, *, gpu: int | None = None) -> onnxruntime.InferenceSession:
+    """ONNX Runtime on the CPU or on GPU number `gpu`.
+
+    It computes Q/DQ graphs in float, not in its fused int8 kernels, which may saturate where VNNI is missing.
+    """
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     options.log_severity_level = 3
     source = model if isinstance(model, bytes) else str(model)
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if gpu is not None:
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise ExportError("this ONNX Runtime has no GPU support; use --ctx cpu or install onnxruntime-gpu")
+        # TF32 would round the exact sums
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": gpu, "use_tf32": 0}))
+    return onnxruntime.InferenceSession(source, options, providers=providers)
 
 
 def network_image(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -1,0 +1,49 @@
+"""`python -m train.predict`: the exported step 2 model on pictures and videos; writes what `runtime.infer` writes."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from configs import ConfigError, load
+from runtime.batch import Batch, add_arguments
+from runtime.errors import RuntimeRoomError
+from train.engines import load_predictor
+from train.errors import TrainError
+
+DESCRIPTION = """Run an exported model (or a checkpoint, or a compiled model) on pictures, folders of pictures and videos,
+in ONNX Runtime. Writes results.json, COCO results, class-index masks and overlays to the folder --out. Exit code: 0 all
+went well, 1 some inputs could not be processed, 2 nothing could start, 130 interrupted."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m train.predict", description=DESCRIPTION)
+    parser.add_argument("--config", type=Path, required=True, metavar="C", help="the config it was trained with")
+    parser.add_argument("--model", type=Path, required=True, metavar="ONNX", help="RUN/fusion-bn-c2-export-last.onnx")
+    parser.add_argument("--ctx", default="cpu", metavar="CTX", help="cpu, or the number of a GPU (default: cpu)")
+    add_arguments(parser)
+    options = parser.parse_args(arguments)
+    try:
+        config = load(options.config)
+        predictor = load_predictor(
+            options.model, config, score_threshold=options.score_threshold, only=options.tasks, ctx=options.ctx
+        )
+        report = Batch(predictor, str(options.model), options.out, overlay=not options.no_overlay).run(options.images)
+    except (TrainError, ConfigError, RuntimeRoomError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted before the first picture", file=sys.stderr)
+        return 130
+    if options.json:
+        print(json.dumps({"out": str(options.out), **report.to_json()}, indent=1))
+    else:
+        print(report.text())
+        print(f"written to {options.out}")
+    return report.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""One training step from request to export: what `train.train` does once its arguments are read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from configs.schema import Config
+from quant.fake import use_exact_convolutions
+from train.checkpoint import Checkpoint, load_checkpoint, write_atomically
+from train.devices import make_fabric
+from train.export import export_onnx
+from train.feed import Feed
+from train.loop import StepTrainer
+from train.progress import Reporter
+from train.run import Run, enter, identity, previous_checkpoint
+from train.schedule import make_plan
+from train.steps import Prepared, prepare
+
+
+@dataclass(frozen=True)
+class Request:
+    """Train `step` of `config` in `folder`. `seed` decides on weights, order and augmentation."""
+
+    config: Config
+    step: int
+    folder: Path
+    pipeline_test: bool
+    ctx: str
+    resume: bool
+    seed: int
+    quiet: bool = False
+
+
+def train_step(request: Request) -> None:
+    """Trains and exports, or continues, or sees that all is done. Errors of `train.errors`; Interrupted on Ctrl-C."""
+    config, step, run = request.config, request.step, Run(request.folder)
+    use_exact_convolutions()
+    torch.set_num_threads(config.common.threads)
+    settings = config.solver[step]
+    bfloat16 = settings.mode == "kFloatTraining" and config.env.float_precision == "bfloat16"
+    fabric = make_fabric(request.ctx, bfloat16=bfloat16)
+    fabric.launch()
+    mine = identity(config, pipeline_test=request.pipeline_test, seed=request.seed)
+    state, start = enter(run, step, mine, resume=request.resume)
+    fabric.barrier()  # every process has looked at the folder before the first one changes it
+    if state == "finished":
+        _say(request, f"step {step} is finished: {run.last(step)}")
+        if fabric.is_global_zero and not run.export(step).is_file():
+            export_step(config, run, step)
+        return
+    torch.manual_seed(_mix(request.seed, step))
+    prepared = prepare(config, step, start=start, before=previous_checkpoint(run, step))
+    feed = Feed(config, step, pipeline_test=request.pipeline_test, seed=request.seed, fabric=fabric)
+    plan = make_plan(config, step, pipeline_test=request.pipeline_test, pictures=feed.pictures, world=fabric.world_size)
+    if state == "fresh" and fabric.is_global_zero:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        run.clear(step)
+        write_atomically(run.folder / "config.json", (config.resolved() + "\n").encode())
+    later = 0 if request.pipeline_test else feed.pictures * sum(config.solver[s].epochs for s in range(step + 1, 3))
+    reporter = Reporter(
+        plan,
+        0 if start is None else int(start.progress["iteration"]),
+        log_every=config.env.log_every,
+        later_pictures=later,
+        folder=run.folder,
+        quiet=request.quiet or not fabric.is_global_zero,
+    )
+    reporter.say(_headline(prepared, plan.iterations, run, start))
+    facts = {
+        "identity": mine,
+        "step": step,
+        "prefix": plan.prefix,
+        "mode": settings.mode,
+        "absorbed": prepared.absorbed,
+    }
+    batches = feed.batches(plan.batch_size)
+    try:
+        StepTrainer(fabric, prepared.network, batches, plan, run, facts, reporter).train(start)
+        if fabric.is_global_zero:
+            reporter.say(export_step(config, run, step))
+    finally:
+        reporter.close()
+    fabric.barrier()
+
+
+def export_step(config: Config, run: Run, step: int) -> str:
+    """Exports the step's last checkpoint; returns a line for the user."""
+    checkpoint = load_checkpoint(run.last(step))
+    model = prepare(config, step, start=checkpoint, before=None).export_model()
+    path = run.export(step)
+    exact = export_onnx(model, config.input_hw, config.output_names, path)
+    return f"wrote {path}" + (": torch and ONNX Runtime return the same bits" if exact else "")
+
+
+def _headline(prepared: Prepared, iterations: int, run: Run, start: Checkpoint | None) -> str:
+    text = f"{prepared.prefix} ({prepared.mode}) in {run.folder}: {iterations} iterations, {prepared.summary}"
+    if start is not None:
+        text += f"; continuing after iteration {start.progress['iteration']}"
+    return text
+
+
+def _mix(seed: int, step: int) -> int:
+    """Steps draw different random numbers from one seed."""
+    return seed * 4 + step
+
+
+def _say(request: Request, text: str) -> None:
+    if not request.quiet:
+        print(text)
