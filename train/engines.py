@@ -103,7 +103,9 @@ def load_predictor(
     if not model.is_file():
         raise EvaluationError(f"{model}: no such file; give a .so, an -export-last.onnx or a checkpoint (.params)")
     if model.suffix == ".so":
-        return Predictor.load(str(model), score_threshold=score_threshold, only=only)
+        predictor = Predictor.load(str(model), score_threshold=score_threshold, only=only)
+        _check_classes(predictor, model, config, only)
+        return predictor
     if model.suffix == ".onnx":
         engine = onnx_engine(model, config, ctx)
     elif model.suffix == ".params":
@@ -112,6 +114,17 @@ def load_predictor(
         raise EvaluationError(f"{model}: not a model; give a .so, an -export-last.onnx or a checkpoint (.params)")
     geometry = InputGeometry.from_json(Reader(config.deployment()["input"], config.file))
     return Predictor(engine, geometry, engine.tasks, score_threshold=score_threshold, only=only)
+
+
+def _check_classes(predictor: Predictor, model: Path, config: Config, only: Sequence[str] | None) -> None:
+    """A compiled model carries its tasks; the metrics take them from the config. EvaluationError if they differ."""
+    theirs = {task.name: [entry.name for entry in task.classes] for task in predictor.tasks}
+    ours = {t.name: [entry.name for entry in t.classes] for t in config.tasks if only is None or t.name in only}
+    if theirs != ours:
+        raise EvaluationError(
+            f"{model}: its tasks are {', '.join(theirs)}, those of {config.file} {', '.join(ours)}, or their classes "
+            "differ: give the config it was built with"
+        )
 
 
 def onnx_engine(path: Path, config: Config, ctx: str = "cpu") -> HeadsEngine:

@@ -89,9 +89,11 @@ class PixelMetric:
         self._counts = np.zeros((len(classes), len(classes)), np.int64)  # [true class, found class]
 
     def add(self, truth: Array, found: Array) -> None:
-        """One picture: two class maps (h, w) of equal size."""
-        counted = truth != self._ignore
+        """One picture: two class maps (h, w) of equal size. A pixel that either marks as none of the classes (ignored in
+        the truth, not shown to the network) does not count.
+        """
         size = len(self._classes)
+        counted = (truth != self._ignore) & (found < size)
         pairs = truth[counted].astype(np.int64) * size + found[counted]
         self._counts += np.bincount(pairs, minlength=size * size).reshape(size, size)
 

@@ -12,7 +12,7 @@ from runtime.errors import RuntimeRoomError
 from train.engines import load_predictor
 from train.errors import TrainError
 
-DESCRIPTION = """Run an exported model (or a checkpoint, or a compiled model) on pictures, folders of pictures and videos,
+DESCRIPTION = """Run an exported model (or a checkpoint, or a compiled one) on pictures, folders of pictures and videos,
 in ONNX Runtime. Writes results.json, COCO results, class-index masks and overlays to the folder --out. Exit code: 0 all
 went well, 1 some inputs could not be processed, 2 nothing could start, 130 interrupted."""
 

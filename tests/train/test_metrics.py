@@ -100,7 +100,7 @@ def test_pixel_metric_equals_torchmetrics() -> None:
 
 def test_a_class_without_labels_does_not_enter_the_mean() -> None:
     metric = PixelMetric(["a", "b", "c"], 255)
-    metric.add(np.array([[0, 0, 1, 255]], np.uint8), np.array([[0, 2, 1, 2]], np.uint8))
+    metric.add(np.array([[0, 0, 1, 255, 1]], np.uint8), np.array([[0, 2, 1, 2, 255]], np.uint8))
     assert metric.result() == {
         "miou": 75.0,
         "per_class": {"a": {"miou": 50.0}, "b": {"miou": 100.0}, "c": {"miou": None}},

@@ -1,0 +1,113 @@
+"""`python -m train.evaluate`: COCO mAP and mIoU of a checkpoint, an exported or a compiled model, by the same code."""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from configs import ConfigError, load
+from configs.schema import IGNORE_LABEL, Config
+from runtime.errors import RuntimeRoomError
+from runtime.predict import Prediction, Predictor
+from runtime.results import write_json
+from train.data.errors import DataError
+from train.engines import load_predictor
+from train.errors import TrainError
+from train.metrics import BoxMetric, PixelMetric
+from train.validation import Labelled, validation_sets
+
+DESCRIPTION = """Metrics of a model on its validation data, in percent: COCO mAP (IoU 0.50:0.95, at most 100 boxes) and
+mAP at IoU 0.50 for detection tasks, mean IoU for segmentation tasks, each with its values per class. Boxes are compared
+in the original picture's pixels, masks over all of its pixels that the network was shown."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m train.evaluate", description=DESCRIPTION)
+    parser.add_argument("--config", type=Path, required=True, metavar="C", help="the config it was trained with")
+    parser.add_argument("--model", type=Path, required=True, help="checkpoint (.params), -export-last.onnx or .so")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="a data set on disk (default: the config's val data)")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of every data set")
+    parser.add_argument("--json", type=Path, metavar="F", help="write the metrics to this file, too")
+    options = parser.parse_args(arguments)
+    try:
+        config = load(options.config)
+        predictor = load_predictor(options.model, config)
+        result = evaluate(predictor, config, data=options.data, limit=options.limit, progress=True)
+        if options.json:
+            write_json(options.json, result)
+    except (TrainError, ConfigError, DataError, RuntimeRoomError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
+    print_table(result, options.model)
+    return 0
+
+
+def evaluate(
+    predictor: Predictor, config: Config, *, data: Path | None = None, limit: int | None = None, progress: bool = False
+) -> dict[str, Any]:
+    """{"tasks": {name: {"map", "map50", "per_class"} or {"miou", "per_class"}}}, in percent; None: nothing is labelled.
+
+    `data` is a folder in the project's format, to be used in place of the config's validation data.
+    """
+    metrics = {task.name: _metric(task) for task in config.tasks}
+    for names, pictures in validation_sets(config, data=data, limit=limit):
+        shown: Iterable[Labelled] = pictures
+        if progress:
+            shown = track(pictures, description=", ".join(names), console=Console(stderr=True), total=len(pictures))
+        for labelled in shown:
+            prediction = predictor(labelled.picture)
+            for name in names:
+                _add(metrics[name], name, labelled, prediction)
+    return {"tasks": {name: metric.result() for name, metric in metrics.items()}}
+
+
+def _metric(task: Any) -> BoxMetric | PixelMetric:
+    classes = [entry.name for entry in task.classes]
+    return BoxMetric(classes) if task.kind == "detection" else PixelMetric(classes, IGNORE_LABEL)
+
+
+def _add(metric: BoxMetric | PixelMetric, name: str, labelled: Labelled, prediction: Prediction) -> None:
+    if isinstance(metric, PixelMetric):
+        if name in labelled.masks:
+            metric.add(labelled.masks[name], prediction.masks[name])
+        return
+    if name in labelled.boxes:
+        truth = labelled.boxes[name]
+        found = [detection for detection in prediction.detections if detection.task == name]
+        metric.add(truth.boxes, truth.classes, truth.ignore, *_arrays(found))
+
+
+def _arrays(found: Sequence[Any]) -> tuple[Any, Any, Any]:
+    boxes = np.array([detection.box for detection in found], np.float64).reshape(-1, 4)
+    return boxes, np.array([d.class_index for d in found], np.int64), np.array([d.score for d in found], np.float64)
+
+
+def print_table(result: dict[str, Any], model: Path) -> None:
+    """The metrics for people, task by task and class by class."""
+    table = Table(title=f"{model} (percent)")
+    for column in ("task", "class", "mAP", "mAP50", "mIoU"):
+        table.add_column(column, justify="left" if column in ("task", "class") else "right")
+    for name, task in result["tasks"].items():
+        table.add_row(name, "all", *_cells(task), style="bold")
+        for class_name, values in task["per_class"].items():
+            table.add_row("", class_name, *_cells(values))
+        table.add_section()
+    Console().print(table)
+
+
+def _cells(values: dict[str, Any]) -> list[str]:
+    return ["" if values.get(key) is None else f"{values[key]:.2f}" for key in ("map", "map50", "miou")]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
