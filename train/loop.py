@@ -31,10 +31,7 @@ class Trainable(Protocol):
         """Loss of every task for one iteration's batches."""
 
     def freeze(self) -> None:
-        """Fixes all shifts."""
-
-    def snap(self) -> None:
-        """Puts weights and biases on their grids."""
+        """Fixes all shifts; from then on the forward pass computes the graph that is exported."""
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error)
@@ -88,7 +85,7 @@ class StepTrainer:
         if not torch.isfinite(total):
             raise TrainError(
                 f"{self.plan.prefix}: the loss is not finite at iteration {self.done} ({values}); "
-                f"lower solver.{self.plan.step}.learning_rate and continue from the last checkpoint's folder anew"
+                f"lower solver.{self.plan.step}.learning_rate and train the step again"
             )
         self.fabric.backward(total)
         self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=self.plan.settings.gradient_clip)
@@ -116,7 +113,6 @@ class StepTrainer:
     def _finish(self) -> None:
         if not self.frozen:
             self._freeze()
-        self.module.snap()
         self._save(self.run.last(self.plan.step), resumable=False)
         if self.fabric.is_global_zero:
             self.run.resume(self.plan.step).unlink(missing_ok=True)

@@ -89,7 +89,7 @@ class PixelMetric:
         self._counts = np.zeros((len(classes), len(classes)), np.int64)  # [true class, found class]
 
     def add(self, truth: Array, found: Array) -> None:
-        """One picture: two class maps (h, w) of equal size. A pixel that either marks as none of the classes (ignored in
+        """One picture: two class maps (h, w) of equal size. Pixels that either marks as none of the classes (ignored in
         the truth, not shown to the network) does not count.
         """
         size = len(self._classes)

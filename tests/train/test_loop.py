@@ -1,0 +1,158 @@
+"""The loop, on a network of two parameters: plan, checkpoints, continuation bit by bit, Ctrl-C, results.csv."""
+
+import csv
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+import train.loop
+from train.checkpoint import load_checkpoint
+from train.errors import TrainError
+from train.loop import Interrupted, StepTrainer
+from train.progress import Reporter
+from train.run import Run
+from train.schedule import Plan
+
+IDENTITY = {"config": "c", "pipeline_test": False, "seed": 1}
+EPOCHS, PER_EPOCH = 3, 4
+
+
+class Toy(nn.Module):
+    """Two tasks on one weight; draws random numbers, and has a buffer that moves, as a real network's observers do."""
+
+    seen: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(-1, 1, 6).reshape(2, 3))
+        self.register_buffer("seen", torch.zeros(()))
+        self.events: list[str] = []
+
+    def forward(self, batches: Tensor) -> dict[str, Tensor]:
+        self.seen += batches.mean()
+        noise = torch.rand(2)
+        outputs = self.weight @ batches + self.seen
+        return {"a": (outputs[0] - noise[0]) ** 2, "b": (outputs[1] - noise[1]).abs()}
+
+    def freeze(self) -> None:
+        self.events.append("freeze")
+
+
+def plan(settings: Any, freeze: float = 0.5) -> Plan:
+    return Plan(2, settings.model_copy(update={"freeze_fraction": freeze}), EPOCHS, PER_EPOCH, 1)
+
+
+@pytest.fixture
+def settings(repository: Path) -> Any:
+    from configs import load
+
+    return load(repository / "configs/4pe_resize/multitask.py").solver[2]
+
+
+def feed(hook: Callable[[int], None] = lambda iteration: None) -> Callable[[int, int], Iterator[Tensor]]:
+    def batches(start: int, stop: int) -> Iterator[Tensor]:
+        for iteration in range(start, stop):
+            hook(iteration)
+            yield torch.rand(3, generator=torch.Generator().manual_seed(iteration))
+
+    return batches
+
+
+def trainer(folder: Path, plan: Plan, batches: Any, start: int = 0) -> StepTrainer:
+    reporter = Reporter(plan, start, log_every=1, later_pictures=0, folder=folder, quiet=True)
+    facts = {"identity": IDENTITY, "step": plan.step}
+    return StepTrainer(Fabric(accelerator="cpu", devices=1), Toy(), batches, plan, Run(folder), facts, reporter)
+
+
+def run(folder: Path, plan: Plan, hook: Callable[[int], None] = lambda iteration: None) -> StepTrainer:
+    torch.manual_seed(0)
+    result = trainer(folder, plan, feed(hook))
+    result.train(None)
+    return result
+
+
+def continued(folder: Path, plan: Plan) -> StepTrainer:
+    torch.manual_seed(99)
+    start = Run(folder).newest(plan.step)
+    assert start is not None
+    result = trainer(folder, plan, feed(), int(start.progress["iteration"]))
+    result.train(start)
+    return result
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "results.csv").open() as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_a_step_leaves_its_checkpoints_and_results(tmp_path: Path, settings: Any) -> None:
+    finished = run(tmp_path, plan(settings))
+    names = sorted(path.name for path in tmp_path.glob("*.params"))
+    assert names == [f"fusion-bn-c2-{part}.params" for part in ("0001", "0002", "0003", "init", "last-0000")]
+    assert [row["epoch"] for row in rows(tmp_path)] == ["1", "2", "3"]
+    assert {"a", "b", "loss", "learning_rate"} <= rows(tmp_path)[0].keys()
+    assert finished.module.events == ["freeze"]
+
+
+@pytest.mark.parametrize("killed_at", [1, 4, 6, 9, 11])
+def test_after_a_kill_the_run_ends_on_the_same_bits(
+    tmp_path: Path, settings: Any, killed_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train.loop, "SAVE_SECONDS", 0.0)  # a checkpoint after every iteration
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run(whole, plan(settings))
+
+    def kill(iteration: int) -> None:
+        if iteration == killed_at:
+            raise MemoryError  # ends the process without any of the loop's own care
+
+    with pytest.raises(MemoryError):
+        run(broken, plan(settings), kill)
+    continued(broken, plan(settings))
+    for name in ("fusion-bn-c2-last-0000.params", "fusion-bn-c2-0003.params"):
+        expected, found = load_checkpoint(whole / name), load_checkpoint(broken / name)
+        assert all(torch.equal(tensor, found.model[key]) for key, tensor in expected.model.items())
+        assert str(expected.training) == str(found.training)
+    assert rows(whole) == rows(broken)
+
+
+def test_without_a_checkpoint_in_between_it_continues_from_the_epoch(tmp_path: Path, settings: Any) -> None:
+    def kill(iteration: int) -> None:
+        if iteration == 6:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        run(tmp_path, plan(settings), kill)
+    start = Run(tmp_path).newest(2)
+    assert start is not None
+    assert start.progress["iteration"] == PER_EPOCH
+
+
+def test_ctrl_c_saves_between_two_iterations(tmp_path: Path, settings: Any) -> None:
+    def press(iteration: int) -> None:
+        if iteration == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match=r"fusion-bn-c2-resume\.params"):
+        run(tmp_path, plan(settings), press)
+    start = Run(tmp_path).newest(2)
+    assert start is not None
+    assert start.progress["iteration"] == 6
+    continued(tmp_path, plan(settings))
+    assert not Run(tmp_path).resume(2).exists(), "what a finished step needs no more is removed"
+
+
+def test_a_diverging_loss_is_an_error(tmp_path: Path, settings: Any) -> None:
+    torch.manual_seed(0)
+    broken = trainer(tmp_path, plan(settings), feed())
+    with torch.no_grad():
+        broken.module.weight.fill_(float("inf"))
+    with pytest.raises(TrainError, match="not finite at iteration 0"):
+        broken.train(None)
