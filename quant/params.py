@@ -96,7 +96,7 @@ def quantize_bias(bias: Floats, shift: ArrayLike) -> Int32:
 
 def _on_grid(bias: NDArray[np.float64], shift: Int64) -> Int64:
     # anything over the limit stays over it; the clip only keeps the conversion to int64 defined
-    return np.rint(np.clip(np.ldexp(bias, shift), -(2.0**40), 2.0**40)).astype(np.int64)
+    return np.rint(np.clip(np.ldexp(bias, shift), -(2.0**32), 2.0**32)).astype(np.int64)
 
 
 def _largest_fitting_shift(max_abs: NDArray[np.float64] | np.float64, limit: int, highest: int) -> Int64:
