@@ -100,9 +100,8 @@ def detection_post_processing(
             for index, (score, delta) in enumerate(zip(scores, deltas, strict=True))
         ]
     )
-    ordered = candidates[np.argsort(-candidates[:, 4], kind="stable")]
     rows = np.full((attributes.nms_output_bbox_num, ROW_FIELDS), -1, np.int32)
-    kept = suppress(ordered, attributes)
+    kept = suppress(best_first(candidates), attributes)
     rows[: len(kept)] = kept
     return rows
 
@@ -151,6 +150,11 @@ def _shift_right(value: Int64, shift: int) -> Int64:
     return value >> shift if shift >= 0 else value << -shift
 
 
+def best_first(rows: Int64) -> Int64:
+    """Rows (n, 6) by descending score; equal scores keep their order, which is that of the anchors."""
+    return rows[np.argsort(-rows[:, 4], kind="stable")]
+
+
 def suppress(ordered: Int64, attributes: DetectionAttributes) -> Int64:
     """Greedy per-class suppression of rows (n, 6) in order; returns the kept rows, at most nms_output_bbox_num.
 
@@ -158,23 +162,24 @@ def suppress(ordered: Int64, attributes: DetectionAttributes) -> Int64:
     their scores exceeds nms_margin. All in int64: int32 overflows at these sizes.
     """
     kept: list[Int64] = []
-    alive = ordered
-    while len(alive) and len(kept) < attributes.nms_output_bbox_num:
-        first, later = alive[0], alive[1:]
+    alive = np.ascontiguousarray(ordered.T)  # columns: each field contiguous
+    while alive.shape[1] and len(kept) < attributes.nms_output_bbox_num:
+        first, later = alive[:, 0], alive[:, 1:]
         kept.append(first)
         intersection, union = overlap(first, later)
-        suppressed = (256 * intersection > attributes.nms_threshold * union) & (later[:, 5] == first[5])
-        suppressed &= first[4] - later[:, 4] > attributes.nms_margin
-        alive = later[~suppressed]
-    return np.array(kept, np.int64).reshape(-1, ROW_FIELDS)
+        suppressed = (256 * intersection > attributes.nms_threshold * union) & (later[5] == first[5])
+        suppressed &= first[4] - later[4] > attributes.nms_margin
+        alive = later[:, ~suppressed]
+    return np.array(kept, ordered.dtype).reshape(-1, ROW_FIELDS)
 
 
 def overlap(box: Int64, others: Int64) -> tuple[Int64, Int64]:
-    """Areas of intersection and union of one row with each of the rows (n, 6), int64 (n,)."""
-    sides = np.minimum(others[:, 2:4], box[2:4]) - np.maximum(others[:, 0:2], box[0:2])
-    intersection = np.maximum(sides, 0).prod(axis=1)
-    areas = (others[:, 2:4] - others[:, 0:2]).prod(axis=1)
-    area = (box[2:4] - box[0:2]).prod()
+    """Areas of intersection and union of one box (6,) with each column of `others` (6, n), int64 (n,)."""
+    width = np.minimum(others[2], box[2]) - np.maximum(others[0], box[0])
+    height = np.minimum(others[3], box[3]) - np.maximum(others[1], box[1])
+    intersection = np.maximum(width, 0) * np.maximum(height, 0)
+    areas = (others[2] - others[0]) * (others[3] - others[1])
+    area = (box[2] - box[0]) * (box[3] - box[1])
     return intersection, areas + area - intersection
 
 
