@@ -1,0 +1,81 @@
+"""The heads. Their last convolutions have no batch norm; all score maps of a task share one shift, and so do its delta maps."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from configs.task import AnchorHead, PixelHead
+from quant.fake import ActivationQuantizer, QuantConv2d, QuantTensor
+from quant.observer import PeakObserver
+from torch import Tensor, nn
+
+from train.models.blocks import SeparableGroupConv
+
+BOX_SIZE = 4
+PRIOR = 0.01
+
+
+class _AnchorBranch(nn.Module):
+    def __init__(self, channels_in: int, channels: int, scores: int, deltas: int, group_base: int) -> None:
+        super().__init__()
+        self.features = SeparableGroupConv(channels_in, channels, group_base=group_base, relu=True)
+        self.score = _last(channels, scores, bias=-math.log((1 - PRIOR) / PRIOR))
+        self.delta = _last(channels, deltas, bias=0.0)
+
+
+class AnchorDetectionHead(nn.Module):
+    """Scores and deltas at every stride.
+
+    Score channel a · classes + c, delta channel a · 4 + (dx, dy, dw, dh) for anchor a of a cell.
+    """
+
+    def __init__(self, config: AnchorHead, classes: int, channels_in: Mapping[int, int], group_base: int) -> None:
+        super().__init__()
+        anchors = config.anchors_per_cell
+        self.strides = config.strides
+        self.branches = nn.ModuleDict(
+            {
+                f"s{stride}": _AnchorBranch(
+                    channels_in[stride], config.channels, anchors * classes, anchors * BOX_SIZE, group_base
+                )
+                for stride in config.strides
+            }
+        )
+        self.score_quantizer = ActivationQuantizer(PeakObserver)
+        self.delta_quantizer = ActivationQuantizer(PeakObserver)
+
+    def forward(self, maps: Mapping[int, QuantTensor]) -> dict[str, Tensor]:
+        """The neck's maps by stride to `score_s8`, `delta_s8`, `score_s16`, …, each (N, channels, H / stride, W / stride)."""
+        outputs = {}
+        for stride in self.strides:
+            branch = self.branches[f"s{stride}"]
+            features = branch.features(maps[stride])
+            outputs[f"score_s{stride}"] = self.score_quantizer(branch.score(features).value).value
+            outputs[f"delta_s{stride}"] = self.delta_quantizer(branch.delta(features).value).value
+        return outputs
+
+
+class PixelHeadModule(nn.Module):
+    """Class scores per cell of the map at one stride."""
+
+    def __init__(self, config: PixelHead, classes: int, channels_in: Mapping[int, int], group_base: int) -> None:
+        super().__init__()
+        self.stride = config.stride
+        self.features = SeparableGroupConv(
+            channels_in[config.stride], config.channels, group_base=group_base, relu=True
+        )
+        self.logits = _last(config.channels, classes, bias=0.0)
+        self.quantizer = ActivationQuantizer()
+
+    def forward(self, maps: Mapping[int, QuantTensor]) -> dict[str, Tensor]:
+        """The neck's maps by stride to `logits` (N, classes, H / stride, W / stride)."""
+        return {"logits": self.quantizer(self.logits(self.features(maps[self.stride])).value).value}
+
+
+def _last(channels: int, outputs: int, *, bias: float) -> QuantConv2d:
+    unit = QuantConv2d(channels, outputs, batch_norm=False, quantize_output=False)
+    nn.init.normal_(unit.conv.weight, std=0.3 / math.sqrt(channels))
+    assert unit.conv.bias is not None
+    with torch.no_grad():
+        unit.conv.bias.fill_(bias)
+    return unit
