@@ -1,7 +1,7 @@
 """Validation pictures at their original size with the labels of a group of tasks, for metrics.
 
 From `train.data.dataset` it takes `open_source(source) -> Sequence[Sample]` for a scenes or folder source, a `Sample`
-having `picture` uint8 (h, w, 3) RGB, `boxes` {task: Boxes(boxes (n, 4) x1 y1 x2 y2, classes (n,), ignore (n,) bool)} and
+having `picture` uint8 (h, w, 3) RGB, `boxes` {task: Boxes(boxes (n, 4) x1 y1 x2 y2, classes (n,), ignore (n,))} and
 `masks` {task: uint8 (h, w), 255 = ignore}, the tasks being those that the source labels.
 """
 
