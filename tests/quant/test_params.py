@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quant import params
 from quant.arith import ACCUMULATOR_LIMIT
 from quant.certificate import channel_bounds, check, conv_bound
 from quant.errors import QuantError
@@ -23,11 +24,26 @@ from quant.params import (
     shift_of,
 )
 
+original_fitting = params._largest_fitting_shift
+
 
 def bounds_of(weight: np.ndarray, bias: np.ndarray, shift: np.ndarray, **settings: Any) -> np.ndarray:
     return channel_bounds(
         quantize_weight(weight, shift), shift, quantize_bias(bias, shift + settings["input_shift"]), **settings
     )
+
+
+def check_choice(weight: np.ndarray, bias: np.ndarray, known: dict[str, Any]) -> None:
+    """The shift fits both limits, and one more fits one of them no longer."""
+    shift = choose_weight_shift(weight, bias, **known)
+    largest = np.abs(weight).max(axis=(1, 2, 3)).astype(np.float64)
+    assert ((shift >= WEIGHT_SHIFT_MIN) & (shift <= WEIGHT_SHIFT_MAX)).all()
+    assert (largest * 2.0**shift <= 127).all()
+    bounds = bounds_of(weight, bias, shift, **known)
+    assert ((bounds < ACCUMULATOR_LIMIT) | (shift == WEIGHT_SHIFT_MIN)).all()
+    one_more = shift + 1
+    too_fine = (one_more > WEIGHT_SHIFT_MAX) | (largest * 2.0**one_more > 127)
+    assert (too_fine | (bounds_of(weight, bias, one_more, **known) >= ACCUMULATOR_LIMIT)).all()
 
 
 def test_no_legal_shifts_need_more_than_thirty_bits() -> None:
@@ -103,15 +119,7 @@ def test_weight_shift_is_the_largest_under_both_limits(
     weight = (rng.normal(size=(6, 4, 3, 3)) * np.exp2(log_weight + rng.uniform(-4, 4, (6, 1, 1, 1)))).astype(np.float32)
     bias = (rng.normal(size=6) * np.exp2(log_bias)).astype(np.float32)
     known: dict[str, Any] = {"input_shift": input_shift, "input_max": input_max, "residual_shift": residual_shift}
-    shift = choose_weight_shift(weight, bias, **known)
-    largest = np.abs(weight).max(axis=(1, 2, 3)).astype(np.float64)
-    assert ((shift >= WEIGHT_SHIFT_MIN) & (shift <= WEIGHT_SHIFT_MAX)).all()
-    assert (largest * 2.0**shift <= 127).all()
-    bounds = bounds_of(weight, bias, shift, **known)
-    assert ((bounds < ACCUMULATOR_LIMIT) | (shift == WEIGHT_SHIFT_MIN)).all()
-    one_more = shift + 1
-    too_fine = (one_more > WEIGHT_SHIFT_MAX) | (largest * 2.0**one_more > 127)
-    assert (too_fine | (bounds_of(weight, bias, one_more, **known) >= ACCUMULATOR_LIMIT)).all()
+    check_choice(weight, bias, known)
 
 
 def test_weights_out_of_every_range_are_refused() -> None:
@@ -130,3 +138,44 @@ def test_quantization_rounds_half_to_even_and_stops_at_127() -> None:
         quantize_bias(np.array([1.0]), [31])
     with pytest.raises(QuantError, match="int32"):
         quantize_bias(np.array([np.nan]), [1])
+
+
+def without_bias(weight: np.ndarray, shift: Any, bias: Any, **known: Any) -> np.ndarray:
+    return channel_bounds(weight, shift, np.zeros(len(weight), np.int64), **known)
+
+
+def without_residual(*integers: Any, **known: Any) -> np.ndarray:
+    return channel_bounds(*integers, **(known | {"residual_shift": None}))
+
+
+def unaligned_residual(*integers: Any, **known: Any) -> np.ndarray:
+    return channel_bounds(*integers, **(known | {"residual_shift": None})) + 128
+
+
+def too_careful(*integers: Any, **known: Any) -> np.ndarray:
+    return 2 * channel_bounds(*integers, **known)
+
+
+@pytest.mark.parametrize("mutant", [without_bias, without_residual, unaligned_residual, too_careful])
+def test_a_wrong_bound_is_noticed(mutant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, bias = np.full((2, 4, 1, 1), [[[[0.001]]], [[[0.002]]]], np.float32), np.array([0.5, 40.0], np.float32)
+    known = {"input_shift": 8, "input_max": 127, "residual_shift": 4}
+    check_choice(weight, bias, known)
+    monkeypatch.setattr(params, "channel_bounds", mutant)
+    with pytest.raises(AssertionError):
+        check_choice(weight, bias, known)
+
+
+def low_limit(mantissa_limit: int) -> Any:
+    return lambda max_abs, limit, highest: original_fitting(max_abs, mantissa_limit, highest)
+
+
+@pytest.mark.parametrize("limit", [64, 128])
+def test_a_wrong_range_is_noticed(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """128 would let the weight become -128 or saturate; 64 would waste a bit."""
+    weight, bias = np.array([127.5, 126.0], np.float32).reshape(2, 1, 1, 1), np.zeros(2, np.float32)
+    known = {"input_shift": 4, "input_max": 127, "residual_shift": None}
+    check_choice(weight, bias, known)
+    monkeypatch.setattr(params, "_largest_fitting_shift", low_limit(limit))
+    with pytest.raises(AssertionError):
+        check_choice(weight, bias, known)
