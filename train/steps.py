@@ -1,0 +1,192 @@
+"""The steps 0 to 2 as states of one network: which batch norms are absorbed, in which mode it runs, where it starts.
+
+step 0  with-bn        kFloatTraining or kTrainingWithBN      no batch norm absorbed
+step 1  fusion-bn-c1   kTrainingWithoutBN                     the shared ones absorbed, those of the heads left
+step 2  fusion-bn-c2   kTrainingWithoutBN                     all absorbed
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from configs.fusion import absorbing_steps
+from configs.schema import PREFIXES, Config
+from quant.fake import ActivationQuantizer, Mode, QuantConv2d, Quantized
+from train.checkpoint import Checkpoint
+from train.errors import CheckpointError
+from train.losses import build_losses
+from train.models.multitask import MultiTaskNetwork
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The network as `step` trains it. `absorbed` names the batch norms that are no more."""
+
+    config: Config
+    step: int
+    mode: Mode
+    network: "Training"
+    absorbed: list[str]
+
+    @property
+    def prefix(self) -> str:
+        """Of the step's file names."""
+        return PREFIXES[self.step]
+
+    @property
+    def summary(self) -> str:
+        """For the user: what became of the batch norms."""
+        left = len(batch_norms(self.network.network))
+        return f"{len(self.absorbed)} batch norms absorbed, {left} left"
+
+    def export_model(self) -> nn.Module:
+        """The network as it is exported: image to a tuple of heads in the config's order. Float as it is, else with
+        frozen shifts and snapped weights. The training network itself is changed: use it for nothing else afterwards.
+        """
+        network = self.network.network
+        network.eval()
+        if self.mode != "kFloatTraining":
+            snap(network, self.config.input_hw)
+        return Export(network, self.config.output_names)
+
+    def output_shifts(self) -> dict[str, int] | None:
+        """Shift of every exported output; None in float."""
+        if self.mode == "kFloatTraining":
+            return None
+        return self.network.network.output_shifts()
+
+
+class Training(nn.Module):
+    """Network and losses, as the loop trains them. Its state is the network's."""
+
+    def __init__(self, network: MultiTaskNetwork, config: Config) -> None:
+        super().__init__()
+        self.network = network
+        self.losses = build_losses(config)
+
+    def forward(self, batches: list[Any]) -> dict[str, Tensor]:
+        """Loss per task; each batch goes through the shared part once for all tasks it has labels for."""
+        losses = {}
+        for batch in batches:
+            outputs = self.network(batch.image, batch.tasks)
+            for task in batch.tasks:
+                losses[task] = self.losses[task](outputs[task], batch.targets[task])
+        return losses
+
+    def freeze(self) -> None:
+        """Fixes all shifts; from then on the forward pass computes the graph that is exported."""
+        for module in quantized(self.network):
+            module.frozen.fill_(True)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The network's: a checkpoint holds the dotted names that the export has."""
+        return self.network.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
+        """Inverse of `state_dict`."""
+        return self.network.load_state_dict(state_dict, *args, **kwargs)
+
+
+class Export(nn.Module):
+    """The network with its heads as a tuple in the order of `output_names`."""
+
+    def __init__(self, network: MultiTaskNetwork, output_names: tuple[str, ...]) -> None:
+        super().__init__()
+        # registered under the network's own names, so that these are the names in the ONNX file
+        for name, module in network.named_children():
+            self.add_module(name, module)
+        self._run = network.forward
+        self._output_names = output_names
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(1, 3, H, W) to the heads."""
+        outputs = self._run(image)
+        return tuple(outputs[name] for name in self._output_names)
+
+
+def prepare(config: Config, step: int, *, start: Checkpoint | None, before: Checkpoint | None) -> Prepared:
+    """The network of `step`: as `start`, a checkpoint of this very step, left it, or new from `before`, the last
+    checkpoint of the previous step (None for step 0).
+
+    ConfigError if `fusion_bn_patterns` does not fit, CheckpointError if a checkpoint does not fit the config.
+    """
+    network = MultiTaskNetwork(config)
+    names = list(batch_norms(network))
+    absorbed_in = absorbing_steps(config.fusion_bn_patterns, names, file=config.file)
+    source = start or before
+    if source is not None:
+        absorb(network, source.progress["absorbed"])  # for the structure; the values come with the state
+        load_state(network, source)
+    if start is None:
+        unfreeze(network)
+        absorb(network, [name for name in batch_norms(network) if absorbed_in[name] <= step])
+    mode = config.solver[step].mode
+    for module in quantized(network):
+        module.quantized = mode != "kFloatTraining"
+    left = batch_norms(network)
+    network.to(memory_format=torch.channels_last)
+    return Prepared(config, step, mode, Training(network, config), [name for name in names if name not in left])
+
+
+def batch_norms(network: nn.Module) -> dict[str, QuantConv2d]:
+    """The units that still have a batch norm, by its dotted name."""
+    units = ((name, module) for name, module in network.named_modules() if isinstance(module, QuantConv2d))
+    return {f"{name}.bn": module for name, module in units if module.bn is not None}
+
+
+def absorb(network: nn.Module, names: list[str]) -> None:
+    """Folds the batch norms of these names into their convolutions."""
+    units = batch_norms(network)
+    for name in names:
+        if name not in units:
+            raise CheckpointError(
+                f"the checkpoint has absorbed a batch norm {name!r} that the config does not describe"
+            )
+        units[name].absorb_batch_norm()
+
+
+def load_state(network: nn.Module, checkpoint: Checkpoint) -> None:
+    """Loads the tensors; CheckpointError naming the first that does not fit."""
+    expected = network.state_dict()
+    for name in sorted(expected.keys() ^ checkpoint.model.keys()):
+        where = "the config's network" if name in expected else "the checkpoint"
+        raise CheckpointError(f"only {where} has a parameter {name!r}: give the config that the run was trained with")
+    for name, tensor in checkpoint.model.items():
+        if tensor.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{name} is {tuple(tensor.shape)} in the checkpoint and {tuple(expected[name].shape)} in the config's "
+                "network: give the config that the run was trained with"
+            )
+    network.load_state_dict(checkpoint.model)
+
+
+def quantized(network: nn.Module) -> list[Quantized]:
+    """All parts that can be frozen."""
+    return [module for module in network.modules() if isinstance(module, Quantized)]
+
+
+def unfreeze(network: nn.Module) -> None:
+    """Lets the shifts move again, the observers starting anew: a new step has new ranges."""
+    for module in quantized(network):
+        module.frozen.fill_(False)
+        if isinstance(module, ActivationQuantizer):
+            module.observer.count.zero_()
+
+
+@torch.no_grad()
+def snap(network: nn.Module, input_hw: tuple[int, int]) -> None:
+    """Puts all weights and biases on their grids, by one forward pass in which each layer sees its input's shift."""
+    units = [module for module in network.modules() if isinstance(module, QuantConv2d)]
+    hooks = [unit.register_forward_pre_hook(_snap_unit) for unit in units]
+    network(torch.zeros(1, 3, *input_hw))
+    for hook in hooks:
+        hook.remove()
+    for module in quantized(network):
+        module.frozen.fill_(True)
+        module.snapped = True
+
+
+def _snap_unit(unit: nn.Module, inputs: tuple[Any, ...]) -> None:
+    unit.snap(inputs[0], inputs[1] if len(inputs) > 1 else None)
