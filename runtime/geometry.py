@@ -82,7 +82,8 @@ class Placement:
         for picture, scaled, offset, valid in zip(
             self.picture_hw, self.scaled_hw, (self.top, self.left), self.valid_hw, strict=True
         ):
-            centres = np.floor((np.arange(picture) + 0.5) * (scaled / picture)).astype(np.int64) - offset
+            # floor((i + 1/2) · scaled / picture), in integers: exact where a centre lies on an edge
+            centres = (2 * np.arange(picture) + 1) * scaled // (2 * picture) - offset
             axes.append((np.clip(centres, 0, valid - 1) // stride, (centres >= 0) & (centres < valid)))
         (rows, seen_rows), (columns, seen_columns) = axes
         result = mask[rows[:, None], columns[None, :]]
