@@ -20,7 +20,7 @@ from tvm.relax.frontend.onnx import from_onnx
 
 from compile.errors import CompileError
 from compile.files import Parameters, first_line, pair_of, save_pair
-from compile.rewrite import bindings_of, substitute
+from compile.rewrite import bindings_of, main_function, substitute
 
 # What the export of steps 0 to 2 consists of, and the plumbing that exporters put between.
 SUPPORTED_OPS = frozenset(
@@ -86,16 +86,15 @@ def keep_names(module: tvm.IRModule, names: list[str], output_count: int) -> tvm
     for field, name in zip(returned.fields, names, strict=True):
         name_of.setdefault(field, name)
 
-    builder = relax.BlockBuilder()
     replacement: dict[relax.Var, relax.Expr] = {}
-
-    with builder.function("main", list(main.params), attrs={"num_input": int(main.attrs["num_input"])}):
-        with builder.dataflow():
-            for binding in bindings:
-                replacement[binding.var] = builder.emit(substitute(binding.value, replacement), name_hint=name_of.get(binding.var, "t"))
-            output = builder.emit_output(relax.Tuple([substitute(field, replacement) for field in returned.fields[:output_count]]))
-        builder.emit_func_output(output)
-    return relax.transform.DeadCodeElimination()(builder.get())
+    renamed: list[tuple[relax.Var, relax.Expr]] = []
+    for binding in bindings:
+        var = relax.DataflowVar(name_of.get(binding.var, binding.var.name), binding.var.ty)
+        renamed.append((var, substitute(binding.value, replacement)))
+        replacement[binding.var] = var
+    outputs = [substitute(field, replacement) for field in returned.fields[:output_count]]
+    function = main_function(list(main.params), renamed, outputs, {"num_input": int(main.attrs["num_input"])})
+    return relax.transform.DeadCodeElimination()(tvm.IRModule({relax.GlobalVar("main"): function}))
 
 
 def constant_value(expr: relax.Expr, parameters: Parameters) -> np.ndarray | None:

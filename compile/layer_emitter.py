@@ -6,6 +6,7 @@ from tvm import relax
 
 from compile.files import Parameters
 from compile.layers import Layer
+from compile.rewrite import main_function, shape_of, typed_global
 
 
 class LayerEmitter:
@@ -15,7 +16,7 @@ class LayerEmitter:
         self.picture = relax.Var("picture", relax.TensorType(picture_shape, "uint8"))
         self.parameters: Parameters = {}
         self._weights: dict[str, relax.Var] = {}
-        self._calls: list[tuple[relax.Var, relax.Call]] = []
+        self._calls: list[tuple[relax.Var, relax.Expr]] = []
         self._functions: dict[tuple[Layer, tuple[tuple[int, ...], ...]], tuple[relax.GlobalVar, relax.Function]] = {}
         self._names: set[str] = set()
 
@@ -28,13 +29,11 @@ class LayerEmitter:
 
     def emit(self, layer: Layer, inputs: list[relax.Expr], name: str) -> relax.Var:
         """Appends a call of the layer; the result is named after the layer, with a number where the name is taken."""
-        shapes = tuple(tuple(int(size) for size in value.ty.shape) for value in inputs)
+        shapes = tuple(shape_of(value) for value in inputs)
         key = (layer, shapes)
         if key not in self._functions:
             function = layer.build(shapes)
-            global_var = relax.GlobalVar(f"{layer.kind}_{len(self._functions)}")
-            relax.expr._update_type(global_var, function.ty)
-            self._functions[key] = (global_var, function)
+            self._functions[key] = (typed_global(f"{layer.kind}_{len(self._functions)}", function), function)
         global_var, function = self._functions[key]
         unique, number = name, 1
         while unique in self._names:
@@ -45,13 +44,8 @@ class LayerEmitter:
         self._calls.append((var, relax.Call(global_var, inputs)))
         return var
 
-    def finish(self, outputs: list[relax.Var]) -> tvm.IRModule:
+    def finish(self, outputs: list[relax.Expr]) -> tvm.IRModule:
         """`main(picture, weights...) -> tuple of the outputs`, and the layer functions."""
-        result = relax.Var("outputs", relax.TupleType([output.ty for output in outputs]))
-        bindings = [relax.VarBinding(var, call) for var, call in self._calls]
-        block = relax.DataflowBlock([*bindings, relax.VarBinding(result, relax.Tuple(outputs))])
-        main = relax.Function(
-            [self.picture, *self._weights.values()], relax.SeqExpr([block], result), result.ty, is_pure=True
-        ).with_attrs({"global_symbol": "main", "num_input": 1})
+        main = main_function([self.picture, *self._weights.values()], self._calls, outputs, {"num_input": 1})
         functions = {global_var: function for global_var, function in self._functions.values()}
         return tvm.IRModule({relax.GlobalVar("main"): main, **functions})

@@ -30,3 +30,29 @@ def bindings_of(function: relax.Function) -> list[relax.VarBinding]:
     """The bindings of a function that is one dataflow block, as the importer and the passes leave it."""
     (block,) = function.body.blocks
     return list(block.bindings)
+
+
+def shape_of(expr: relax.Expr) -> tuple[int, ...]:
+    """The static shape of a tensor."""
+    return tuple(int(size) for size in expr.ty.shape)
+
+
+def main_function(
+    parameters: list[relax.Var],
+    bindings: list[tuple[relax.Var, relax.Expr]],
+    outputs: list[relax.Expr],
+    attributes: Mapping[str, object],
+) -> relax.Function:
+    """`main`: one dataflow block of the bindings, returning the tuple of outputs. Names of variables stay as they are, dots included,
+    which BlockBuilder would not keep."""
+    result = relax.Var("outputs", relax.TupleType([output.ty for output in outputs]))
+    block = relax.DataflowBlock([*(relax.VarBinding(*binding) for binding in bindings), relax.VarBinding(result, relax.Tuple(outputs))])
+    function = relax.Function(parameters, relax.SeqExpr([block], result), result.ty)
+    return function.with_attrs({"global_symbol": "main", **attributes})
+
+
+def typed_global(name: str, function: relax.Function) -> relax.GlobalVar:
+    """The name under which a module holds a function, with the function's type, which a call needs."""
+    var = relax.GlobalVar(name)
+    relax.expr._update_type(var, function.ty)
+    return var

@@ -102,11 +102,11 @@ def schedule(function: tirx.PrimFunc, out_width: int) -> tirx.PrimFunc:
     z = plan.get_loops(out)[2]
     tile = max(size for size in range(1, TILE + 1) if out_width % size == 0)
     outer, _ = plan.split(z, [None, tile])
-    plan.compute_at(accumulator, outer)
+    plan.compute_at(accumulator, outer, preserve_unit_loops=True)
     pixel, block, lane, rows, columns, channel_in = plan.get_loops(accumulator)[-6:]
     plan.reorder(block, rows, columns, channel_in, pixel, lane)
     registers = plan.cache_write(accumulator, 0, "local")
-    plan.reverse_compute_at(registers, block)
+    plan.reverse_compute_at(registers, block, preserve_unit_loops=True)
     plan.vectorize(plan.get_loops(registers)[-1])
     plan.unroll(pixel)
     plan.vectorize(lane)

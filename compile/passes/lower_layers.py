@@ -14,7 +14,7 @@ from tvm.ir import GenericConst
 from compile.kernels.conv import ConvShape, conv_kernel, pack_weight
 from compile.kernels.elementwise import elementwise_kernel
 from compile.layers import ConvLayer, Layer, Shape, layer_of
-from compile.rewrite import bindings_of, substitute
+from compile.rewrite import bindings_of, main_function, shape_of, typed_global
 
 
 @tvm.transform.module_pass(opt_level=0, name="LowerLayers")
@@ -23,39 +23,28 @@ class LowerLayers:
 
     def transform_module(self, module: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         main = module["main"]
-        layers = {var: f for var, f in module.functions.items() if isinstance(f, relax.Function) and var.name_hint != "main"}
-        kernels = {var.name_hint: relax.GlobalVar(var.name_hint) for var in layers}
-        functions: dict[relax.GlobalVar, tirx.PrimFunc] = {
-            var: f for var, f in module.functions.items() if isinstance(f, tirx.PrimFunc)
-        }
-        replacement: dict[relax.Var, relax.Expr] = {}
-        builder = relax.BlockBuilder()
+        kernels = {var: function for var, function in module.functions.items() if isinstance(function, tirx.PrimFunc)}
+        lowered: dict[relax.GlobalVar, relax.GlobalVar] = {}
         packed: dict[GenericConst, GenericConst] = {}
-        with builder.function("main", list(main.params), attrs=dict(main.attrs)):
-            with builder.dataflow():
-                *bindings, last = bindings_of(main)
-                for binding in bindings:
-                    value = substitute(binding.value, replacement)
-                    if isinstance(value, relax.Call) and value.op in layers:
-                        layer = layer_of(layers[value.op])
-                        kernel, arguments = kernels[value.op.name_hint], list(value.args)
-                        if kernel not in functions:
-                            functions[kernel] = kernel_of(layer, [shape_of(argument) for argument in arguments])
-                        if isinstance(layer, ConvLayer):
-                            weight = arguments[1]
-                            if weight not in packed:
-                                packed[weight] = relax.const(pack_weight(weight.value.numpy(), layer.groups))
-                            arguments[1] = packed[weight]
-                        value = relax.call_tir(kernel, arguments, out_ty=binding.var.ty)
-                    replacement[binding.var] = builder.emit(value, name_hint=binding.var.name)
-                output = builder.emit_output(substitute(last.value, replacement))
-            builder.emit_func_output(output)
-        lowered = builder.get()
-        return tvm.IRModule({**dict(lowered.functions.items()), **functions}, attrs=module.attrs)
-
-
-def shape_of(expr: relax.Expr) -> Shape:
-    return tuple(int(size) for size in expr.ty.shape)
+        bindings: list[tuple[relax.Var, relax.Expr]] = []
+        for binding in bindings_of(main)[:-1]:
+            value = binding.value
+            if isinstance(value, relax.Call) and isinstance(value.op, relax.GlobalVar):
+                layer, arguments = layer_of(module[value.op]), list(value.args)
+                if value.op not in lowered:
+                    kernel = kernel_of(layer, [shape_of(argument) for argument in arguments])
+                    lowered[value.op] = typed_global(value.op.name_hint, kernel)
+                    kernels[lowered[value.op]] = kernel
+                if isinstance(layer, ConvLayer):
+                    weight = arguments[1]
+                    if weight not in packed:
+                        packed[weight] = relax.const(pack_weight(weight.value.numpy(), layer.groups))
+                    arguments[1] = packed[weight]
+                value = relax.call_tir(lowered[value.op], arguments, out_ty=binding.var.ty)
+            bindings.append((binding.var, value))
+        outputs = list(bindings_of(main)[-1].value.fields)
+        function = main_function(list(main.params), bindings, outputs, dict(main.attrs))
+        return tvm.IRModule({relax.GlobalVar("main"): function, **kernels}, attrs=module.attrs)
 
 
 def kernel_of(layer: Layer, shapes: list[Shape]) -> tirx.PrimFunc:

@@ -22,7 +22,7 @@ from compile.errors import CompileError
 from compile.files import Parameters
 from compile.importer import constant_value
 from compile.layers import AddLayer, AveragePool, ConcatLayer, ConvLayer, Layer, QuantizePixels, Upsample2x
-from compile.rewrite import bindings_of, operator_name
+from compile.rewrite import bindings_of, operator_name, shape_of
 from compile.layer_emitter import LayerEmitter
 from quant.arith import INPUT_SHIFT
 from quant.errors import QuantError
@@ -123,7 +123,7 @@ class _Walk:
     def __init__(self, parameters: Parameters, main: relax.Function) -> None:
         self.parameters = parameters
         image = main.params[0]
-        _, channels, height, width = (int(size) for size in image.ty.shape)
+        _, channels, height, width = shape_of(image)
         self.emitter = LayerEmitter((1, height, width, channels))
         self.states: dict[relax.Var, State] = {image: Image()}
         self.tensor_of_layer: dict[str, str] = {}
@@ -280,8 +280,8 @@ class _Walk:
 
     def visit_resize2d(self, var: relax.Var, call: relax.Call) -> State:
         x = self.int8(call.args[0])
-        height, width = (int(size) for size in var.ty.shape[2:])
-        doubled = [2 * int(size) for size in x.var.ty.shape[1:3]]
+        height, width = shape_of(var)[2:]
+        doubled = [2 * size for size in shape_of(x.var)[1:3]]
         rule = (str(call.attrs.method), str(call.attrs.coordinate_transformation_mode), str(call.attrs.rounding_method))
         if [height, width] != doubled or rule != ("nearest_neighbor", "asymmetric", "floor"):
             raise CompileError(f"{var.name}: only nearest upsampling by 2 (asymmetric, floor) has an integer form, not {rule}")
@@ -289,9 +289,9 @@ class _Walk:
 
     def visit_strided_slice(self, var: relax.Var, call: relax.Call) -> State:
         state = self.state(call.args[0])
-        height, width = (int(size) for size in var.ty.shape[2:])
+        height, width = shape_of(var)[2:]
         starts = constant_tuple(call.args[2])
-        if not isinstance(state, Upsampled) or any(starts) or int(var.ty.shape[1]) != int(state.x.var.ty.shape[3]):
+        if not isinstance(state, Upsampled) or any(starts) or shape_of(var)[1] != shape_of(state.x.var)[3]:
             raise CompileError(f"{var.name}: only the crop of an upsampled map at its bottom and right has an integer form")
         return Upsampled(state.x, height, width)
 
