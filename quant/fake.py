@@ -1,33 +1,38 @@
 """Fake quantization in torch: float tensors that hold exactly the values of the integer network.
 
-With batch norm absorbed, the values of every activation are q · 2^-shift with the very q that `quant.arith` computes: weights and
-activations are rounded half to even onto their grids, the bias lies on the accumulator's, and the certificate's bound (the sum of all
-absolute terms below 2^24 grid units) makes every float32 sum exact in any order. Gradients pass straight through the rounding.
+With batch norm absorbed, every activation is q · 2^-shift with the very q that `quant.arith` computes: weights and
+activations are rounded half to even onto their grids, the bias lies on the accumulator's, and the certificate's bound
+(all absolute terms sum to less than 2^24 grid units) makes every float32 sum exact in any order. Gradients pass
+straight through the rounding.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
-from quant.arith import ACCUMULATOR_LIMIT, INPUT_SHIFT, WEIGHT_MAX
+from quant.arith import ACCUMULATOR_LIMIT, INPUT_SHIFT, INT8_MAX, INT8_MIN, WEIGHT_MAX
 from quant.certificate import CertificateError
 from quant.fold import fold_batch_norm
-from quant.observer import ErrorObserver, Observer, PeakObserver
+from quant.observer import ErrorObserver, Observer
 from quant.params import choose_weight_shift
 
+SIGNED_MAX, RELU_MAX = -INT8_MIN, INT8_MAX
 Mode = Literal["kFloatTraining", "kTrainingWithBN", "kTrainingWithoutBN", "kIntInference"]
-
-SIGNED_MAX, RELU_MAX = 128, 127
-FIRST_SHIFT = 4
+FIRST_SHIFT = 4  # of activations before the first observation
 
 
 @dataclass(frozen=True)
 class QuantTensor:
-    """An activation: `value` (N, C, H, W) float32 on the grid 2^-shift, |q| at most `maximum`. In float mode only `value` counts."""
+    """An activation: `value` (N, C, H, W) float32 on the grid 2^-shift, |q| at most `maximum`.
+
+    Where nothing is quantized only `value` counts.
+    """
 
     value: Tensor
     shift: int
@@ -35,16 +40,16 @@ class QuantTensor:
 
 
 def use_exact_convolutions() -> None:
-    """Turns off what computes a convolution other than by its sum: Winograd (NNPACK), TF32, reduced precision."""
+    """Turns off what computes a convolution otherwise than by its sum: Winograd (NNPACK), TF32."""
     torch.backends.nnpack.set_flags(False)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
 
 
 class Quantized(nn.Module):
-    """Base of what can be in float or in fake-quantized mode, observing or frozen, and snapped for export.
+    """Base of what is in float or in fake-quantized mode, observing or frozen.
 
-    `snapped` says that weights and biases already lie on their grids: nothing is left to round but what an exported graph rounds.
+    `snapped`: weights and biases already lie on their grids, and the forward pass has the form that is exported.
     """
 
     frozen: Tensor
@@ -57,7 +62,7 @@ class Quantized(nn.Module):
 
 
 class ActivationQuantizer(Quantized):
-    """Rounds an activation to int8 on the grid 2^-shift. Unless frozen, training moves the shift to what the observer finds best."""
+    """Rounds activations to int8 on the grid 2^-shift. Unless frozen, training moves the shift to what suits."""
 
     shift: Tensor
 
@@ -67,36 +72,48 @@ class ActivationQuantizer(Quantized):
         self.register_buffer("shift", torch.tensor(FIRST_SHIFT, dtype=torch.int64))
 
     def forward(self, value: Tensor, *, relu: bool = False) -> QuantTensor:
-        """(N, C, H, W) float32, of any shift; with `relu`, negative values become 0 first."""
-        maximum = RELU_MAX if relu else SIGNED_MAX
+        """(N, C, H, W) float32 of any grid; with `relu`, negative values become 0 first."""
+        shift = self._current([value], relu=relu)
+        return QuantTensor(self._round(value, shift, relu=relu), shift, RELU_MAX if relu else SIGNED_MAX)
+
+    def together(self, values: Sequence[Tensor]) -> list[QuantTensor]:
+        """Several tensors on one shift, chosen for all of them."""
+        shift = self._current(values, relu=False)
+        return [QuantTensor(self._round(value, shift, relu=False), shift, SIGNED_MAX) for value in values]
+
+    def _current(self, values: Sequence[Tensor], *, relu: bool) -> int:
+        if self.quantized and self.training and not self.frozen:
+            best = self.observer.observe(values, relu=relu)
+            if best is not None:
+                self.shift.fill_(best)
+        return int(self.shift)
+
+    def _round(self, value: Tensor, shift: int, *, relu: bool) -> Tensor:
+        low = INT8_MIN
+        if relu and self.quantized and not self.snapped:
+            low = 0  # ReLU as the end of the range: the same values with one pass less over memory
+        elif relu:
+            value = value.relu()
         if not self.quantized:
-            return QuantTensor(value.relu() if relu else value, 0, maximum)
-        if self.training and not self.frozen and self.observer.observe(value, relu=relu):
-            self.shift.fill_(self.observer.shift())
-        shift = int(self.shift)
-        if self.snapped:  # the form that exports: Relu, then the full int8 range
-            value = value.relu() if relu else value
-            low = -128
-        else:  # the same values with one pass less over memory: zero is the lower end of the range
-            low = 0 if relu else -128
-        return QuantTensor(torch.fake_quantize_per_tensor_affine(value, 2.0**-shift, 0, low, 127), shift, maximum)
+            return value
+        return torch.fake_quantize_per_tensor_affine(value, 2.0**-shift, 0, low, INT8_MAX)
 
 
 class InputQuantizer(Quantized):
-    """The image, (p - 128) / 128 of uint8 pixels p: exactly int8 on shift 7 already. In the export it is the first node."""
+    """The image, (p - 128) / 128 of pixels p: exactly int8 on shift 7 already; in the export it is the first node."""
 
     def forward(self, image: Tensor) -> QuantTensor:
         """(N, 3, H, W) float32."""
         if self.quantized:
-            image = torch.fake_quantize_per_tensor_affine(image, 2.0**-INPUT_SHIFT, 0, -128, 127)
+            image = torch.fake_quantize_per_tensor_affine(image, 2.0**-INPUT_SHIFT, 0, INT8_MIN, INT8_MAX)
         return QuantTensor(image, INPUT_SHIFT, SIGNED_MAX)
 
 
 class QuantConv2d(Quantized):
-    """Convolution, then batch norm (until it is absorbed), then residual, ReLU and output quantization, each where asked for.
+    """Convolution, batch norm (until absorbed), residual, ReLU, output quantization: the latter three where asked for.
 
-    `weight_shift` (O,): one per output channel, the largest under the certificate; chosen anew in every forward pass until frozen.
-    From then on weights saturate at ±127 and the bias at what the bound leaves for it.
+    `weight_shift` (O,), one per output channel, is the largest under the certificate, chosen anew in every forward pass
+    until frozen. From then on weights saturate at ±127 and the bias at what the bound leaves for it.
     """
 
     weight_shift: Tensor
@@ -121,14 +138,17 @@ class QuantConv2d(Quantized):
         self.relu = relu
         self.quantizer = ActivationQuantizer() if quantize_output else None
         self.register_buffer("weight_shift", torch.full((channels_out,), FIRST_SHIFT, dtype=torch.int64))
-        self.name = ""
+        self.name = type(self).__name__  # the network gives the dotted name, for messages
 
     def forward(self, x: QuantTensor, residual: QuantTensor | None = None) -> QuantTensor:
-        """`residual` is added to the accumulator, before ReLU and rounding. Without output quantization the result is the accumulator,
-        whose shifts differ per channel: `shift` and `maximum` of the result mean nothing then."""
+        """`residual` is added to the accumulator, before ReLU and rounding.
+
+        Without output quantization the result is the accumulator itself, whose channels have shifts of their own:
+        `shift` and `maximum` of the result mean nothing then.
+        """
         if self.quantized and not self.frozen:
             self._choose_shifts(x, residual)
-        value = F.conv2d(
+        value = functional.conv2d(
             x.value,
             self._weight(),
             self._bias(x, residual),
@@ -163,39 +183,51 @@ class QuantConv2d(Quantized):
         self.bn = None
 
     @torch.no_grad()
-    def snap(self, x: QuantTensor, residual: QuantTensor | None) -> None:
-        """Puts weights and bias onto their grids for the input `x`, and freezes. CertificateError if the bound cannot hold."""
+    def snap(self, x: QuantTensor, residual: QuantTensor | None = None) -> None:
+        """Puts weights and bias onto their grids for good, given the arguments of a forward pass.
+
+        Raises CertificateError if the bound cannot be kept.
+        """
+        if not self.frozen:
+            self._choose_shifts(x, residual)
+            self.frozen.fill_(True)
         weight, bias = self._weight(), self._bias(x, residual)
+        if bias is not None and (self._room(x, residual) < 0).any():
+            raise CertificateError(
+                f"{self.name}: sums reach 2^24 and float32 would not be exact; its input or residual is on too fine a "
+                "grid for its weights: train on with a smaller learning rate or a larger weight decay"
+            )
         self.conv.weight.copy_(weight)
         if self.conv.bias is not None and bias is not None:
-            if (self._room(x, residual) < 0).any():
-                raise CertificateError(
-                    f"{self.name}: the sum of absolute terms reaches 2^24, float32 sums would not be exact; "
-                    "train on with a smaller learning rate or a larger weight decay"
-                )
             self.conv.bias.copy_(bias)
-        self.frozen.fill_(True)
         self.snapped = True
+        # plain attributes: a trace takes them in as constants
+        self._scale = torch.exp2(-self.weight_shift.float())
+        self._zero = torch.zeros_like(self.weight_shift, dtype=torch.int32)
 
     @torch.no_grad()
     def _choose_shifts(self, x: QuantTensor, residual: QuantTensor | None) -> None:
         bias = self.conv.bias
+        absorbed = bias is not None  # with batch norm to come, neither bias nor residual meets the accumulator
         shifts = choose_weight_shift(
             _numpy(self.conv.weight),
             np.zeros(len(self.weight_shift), np.float32) if bias is None else _numpy(bias),
             input_shift=x.shift,
             input_max=x.maximum,
-            residual_shift=None if residual is None or bias is None else residual.shift,
+            residual_shift=residual.shift if residual is not None and absorbed else None,
         )
         self.weight_shift.copy_(torch.from_numpy(shifts))
 
     def _weight(self) -> Tensor:
         if not self.quantized:
             return self.conv.weight
-        low = -128 if self.snapped else -WEIGHT_MAX  # snapped weights keep to ±127; -128 is what ONNX has a type for
+        if self.snapped:  # within ±127 already; -128 is the range that ONNX has a type for
+            return torch.fake_quantize_per_channel_affine(
+                self.conv.weight, self._scale, self._zero, 0, INT8_MIN, INT8_MAX
+            )
         scale = torch.exp2(-self.weight_shift.float())
         zero = torch.zeros_like(self.weight_shift, dtype=torch.int32)
-        return torch.fake_quantize_per_channel_affine(self.conv.weight, scale, zero, 0, low, WEIGHT_MAX)
+        return torch.fake_quantize_per_channel_affine(self.conv.weight, scale, zero, 0, -WEIGHT_MAX, WEIGHT_MAX)
 
     def _bias(self, x: QuantTensor, residual: QuantTensor | None) -> Tensor | None:
         bias = self.conv.bias
@@ -204,26 +236,26 @@ class QuantConv2d(Quantized):
         scale = torch.exp2(self.weight_shift.float() + x.shift)
         on_grid = bias * scale
         on_grid = on_grid + (on_grid.round() - on_grid).detach()
-        if self.frozen:  # until then the shifts were chosen for this very bias
+        if self.frozen:  # until then the shifts are chosen for this very bias
             room = self._room(x, residual).clamp_min(0).to(bias)
             on_grid = on_grid.clamp(-room, room)
         return on_grid / scale
 
     @torch.no_grad()
     def _room(self, x: QuantTensor, residual: QuantTensor | None) -> Tensor:
-        """What the bound leaves for the bias, per channel, in units of the accumulator's grid."""
+        """What the bound leaves for the bias, (O,), in units of the accumulator's grid."""
         shift = self.weight_shift + x.shift
-        terms = (self._weight().double().abs().sum(dim=(1, 2, 3)) * torch.exp2(self.weight_shift.double())) * x.maximum
-        limit = torch.full_like(terms, ACCUMULATOR_LIMIT - 1)
+        largest = self._weight().double().abs().sum(dim=(1, 2, 3)) * torch.exp2(self.weight_shift.double()) * x.maximum
+        limit = torch.full_like(largest, ACCUMULATOR_LIMIT - 1)
         if residual is not None:
-            finer = shift.clamp_min(residual.shift)
-            limit -= residual.maximum * torch.exp2((finer - residual.shift).double())
-            limit = (limit / torch.exp2((finer - shift).double())).floor()
-        return limit - terms
+            finest = shift.clamp_min(residual.shift)
+            limit -= residual.maximum * torch.exp2((finest - residual.shift).double())
+            limit = (limit / torch.exp2((finest - shift).double())).floor()
+        return limit - largest
 
 
 class ElementwiseAdd(Quantized):
-    """Sum of two quantized activations, both shifted to the finer grid, then ReLU if asked for, then quantization."""
+    """Sum of two quantized activations, both on the finer of their grids, ReLU if asked for, quantization."""
 
     def __init__(self, *, relu: bool) -> None:
         super().__init__()
@@ -237,12 +269,12 @@ class ElementwiseAdd(Quantized):
 
 def upsample2x(x: QuantTensor, height: int, width: int) -> QuantTensor:
     """Nearest neighbour, cropped to height x width: sizes need be no multiple of the stride."""
-    value = F.interpolate(x.value, scale_factor=2.0, mode="nearest")
+    value = functional.interpolate(x.value, scale_factor=2.0, mode="nearest")
     if tuple(int(size) for size in value.shape[2:]) != (height, width):
         value = value[:, :, :height, :width]
     return QuantTensor(value, x.shift, x.maximum)
 
 
-def _numpy(tensor: Tensor | None) -> np.ndarray:
+def _numpy(tensor: Tensor | None) -> NDArray[Any]:
     assert tensor is not None
     return tensor.detach().cpu().numpy()

@@ -1,24 +1,25 @@
 """Which shift suits a stream of activations: watched while training, on samples, with moving averages.
 
-`ErrorObserver` takes the shift whose rounding and saturation cost the least squared error, which lets rare extremes saturate: right
-inside the network. `PeakObserver` takes the finest shift at which nothing saturates: right for scores, whose extremes are the
-detections.
+`ErrorObserver` takes the shift whose rounding and saturation cost the least squared error, which lets rare extremes
+saturate: right inside the network. `PeakObserver` takes the finest shift at which nothing saturates: right for scores,
+whose extremes are the detections.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from quant.params import choose_activation_shift
+from quant.params import ACTIVATION_SHIFT_MAX, ACTIVATION_SHIFT_MIN, choose_activation_shift
 
-SMALLEST_SHIFT, LARGEST_SHIFT = -4, 12
-SAMPLE = 4096
+SAMPLE = 4096  # values looked at per tensor by the error observer
 MOMENTUM = 0.1
-EAGER = 16
-PERIOD = 4
+EAGER = 16  # the first calls are all observed,
+PERIOD = 4  # then one in four
 
 
 class Observer(nn.Module):
-    """Base: counts the calls, samples every fourth after the first sixteen. `shift()` is None until something was seen."""
+    """Base: counts the calls and decides which of them to look at."""
 
     count: Tensor
 
@@ -27,25 +28,23 @@ class Observer(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def observe(self, value: Tensor, *, relu: bool = False) -> bool:
-        """Takes in one activation (N, C, H, W), after `relu` if so asked. True if it was sampled."""
+    def observe(self, values: Sequence[Tensor], *, relu: bool = False) -> int | None:
+        """Takes in activations (N, C, H, W) that share a shift, as they are after `relu` if so asked.
+
+        Returns the shift that suits, or None if it did not look.
+        """
         count = int(self.count)
         self.count += 1
         if count >= EAGER and count % PERIOD:
-            return False
-        sampled = self._sample(value.detach(), count)
-        sampled = sampled.relu() if relu else sampled
-        self._update(sampled, 1.0 if count == 0 else MOMENTUM)
-        return True
-
-    def shift(self) -> int | None:
-        """The shift that suits what was seen."""
-        return self._best() if int(self.count) else None
+            return None
+        samples = [self._sample(value.detach(), count) for value in values]
+        self._update([sample.relu() if relu else sample for sample in samples], 1.0 if count == 0 else MOMENTUM)
+        return self._best()
 
     def _sample(self, value: Tensor, count: int) -> Tensor:
         raise NotImplementedError
 
-    def _update(self, sample: Tensor, momentum: float) -> None:
+    def _update(self, samples: Sequence[Tensor], momentum: float) -> None:
         raise NotImplementedError
 
     def _best(self) -> int:
@@ -53,34 +52,34 @@ class Observer(nn.Module):
 
 
 class ErrorObserver(Observer):
-    """Least mean squared error over the candidate shifts."""
+    """Least mean squared error over all legal shifts."""
 
     errors: Tensor
     scales: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        candidates = torch.arange(LARGEST_SHIFT, SMALLEST_SHIFT - 1, -1, dtype=torch.float32)
+        candidates = torch.arange(ACTIVATION_SHIFT_MAX, ACTIVATION_SHIFT_MIN - 1, -1, dtype=torch.float32)
         self.register_buffer("errors", torch.zeros(len(candidates)))
         self.register_buffer("scales", torch.exp2(candidates)[:, None], persistent=False)
 
     def _sample(self, value: Tensor, count: int) -> Tensor:
-        # a grid of pixels, another one every time: no copy of the whole tensor, whatever its memory format
+        """About SAMPLE values on a grid of pixels, another one at every call; the whole tensor is never copied."""
         step = max(1, int((value.numel() / SAMPLE) ** 0.5))
-        height, width = value.shape[2:]
-        row, column = (count * 7) % min(step, height), (count * 5) % min(step, width)
+        row, column = count * 7 % min(step, value.shape[2]), count * 5 % min(step, value.shape[3])
         return value[:, :, row::step, column::step].float().reshape(-1)
 
-    def _update(self, sample: Tensor, momentum: float) -> None:
+    def _update(self, samples: Sequence[Tensor], momentum: float) -> None:
+        sample = torch.cat(list(samples))
         rounded = (sample * self.scales).round_().clamp_(-128, 127).div_(self.scales)
         self.errors.lerp_((rounded - sample).square_().mean(dim=1), momentum)
 
     def _best(self) -> int:
-        return LARGEST_SHIFT - int(self.errors.argmin())  # the finest of equals
+        return ACTIVATION_SHIFT_MAX - int(self.errors.argmin())  # the finest of equals
 
 
 class PeakObserver(Observer):
-    """The largest absolute value."""
+    """Moving average of the largest absolute value."""
 
     peak: Tensor
 
@@ -91,8 +90,8 @@ class PeakObserver(Observer):
     def _sample(self, value: Tensor, count: int) -> Tensor:
         return value
 
-    def _update(self, sample: Tensor, momentum: float) -> None:
-        self.peak.lerp_(sample.abs().amax().float(), momentum)
+    def _update(self, samples: Sequence[Tensor], momentum: float) -> None:
+        self.peak.lerp_(torch.stack([sample.abs().amax() for sample in samples]).amax().float(), momentum)
 
     def _best(self) -> int:
-        return int(choose_activation_shift(float(self.peak)))
+        return choose_activation_shift(float(self.peak))

@@ -1,7 +1,8 @@
 """The two blocks that VarGNetV2 is built of (arXiv 1907.05653)."""
 
-from quant.fake import ElementwiseAdd, QuantConv2d, QuantTensor
 from torch import nn
+
+from quant.fake import ElementwiseAdd, QuantConv2d, QuantTensor
 
 
 class SeparableGroupConv(nn.Module):
@@ -15,9 +16,7 @@ class SeparableGroupConv(nn.Module):
     ) -> None:
         super().__init__()
         inner = channels_in * expansion
-        self.grouped = QuantConv2d(
-            channels_in, inner, 3, stride=stride, groups=channels_in // group_base, relu=True
-        )
+        self.grouped = QuantConv2d(channels_in, inner, 3, stride=stride, groups=channels_in // group_base, relu=True)
         self.pointwise = QuantConv2d(inner, channels_out, relu=relu)
 
     def forward(self, x: QuantTensor, residual: QuantTensor | None = None) -> QuantTensor:
@@ -28,8 +27,8 @@ class SeparableGroupConv(nn.Module):
 class VarGBlock(nn.Module):
     """Two separable group convolutions and a shortcut, added before the last ReLU.
 
-    With stride 2 or a change of channels the shortcut is a separable group convolution of its own. With `merge` the first
-    convolution has a twin, and the sum of the two goes on.
+    With stride 2 or a change of channels the shortcut is a separable group convolution of its own. With `merge` the
+    first convolution has a twin, and the sum of the two goes on.
     """
 
     def __init__(

@@ -1,14 +1,17 @@
-"""The heads. Their last convolutions have no batch norm; all score maps of a task share one shift, and so do its delta maps."""
+"""The heads. Their last convolutions have no batch norm.
+
+All score maps of a task share one shift, and so do its delta maps.
+"""
 
 import math
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor, nn
+
 from configs.task import AnchorHead, PixelHead
 from quant.fake import ActivationQuantizer, QuantConv2d, QuantTensor
 from quant.observer import PeakObserver
-from torch import Tensor, nn
-
 from train.models.blocks import SeparableGroupConv
 
 BOX_SIZE = 4
@@ -44,18 +47,26 @@ class AnchorDetectionHead(nn.Module):
         self.score_quantizer = ActivationQuantizer(PeakObserver)
         self.delta_quantizer = ActivationQuantizer(PeakObserver)
 
+    def output_quantizers(self) -> list[tuple[str, ActivationQuantizer]]:
+        """(prefix of the outputs' names, their quantizer)."""
+        return [("score", self.score_quantizer), ("delta", self.delta_quantizer)]
+
     def forward(self, maps: Mapping[int, QuantTensor]) -> dict[str, Tensor]:
-        """The neck's maps by stride to `score_s8`, `delta_s8`, `score_s16`, …, each (N, channels, H / stride, W / stride)."""
-        outputs = {}
+        """The neck's maps by stride to `score_s8`, `delta_s8`, `score_s16`, …: (N, C, H / stride, W / stride)."""
+        scores, deltas = [], []
         for stride in self.strides:
             branch = self.branches[f"s{stride}"]
             features = branch.features(maps[stride])
-            outputs[f"score_s{stride}"] = self.score_quantizer(branch.score(features).value).value
-            outputs[f"delta_s{stride}"] = self.delta_quantizer(branch.delta(features).value).value
+            scores.append(branch.score(features).value)
+            deltas.append(branch.delta(features).value)
+        outputs = {}
+        pairs = zip(self.score_quantizer.together(scores), self.delta_quantizer.together(deltas), strict=True)
+        for stride, (score, delta) in zip(self.strides, pairs, strict=True):
+            outputs[f"score_s{stride}"], outputs[f"delta_s{stride}"] = score.value, delta.value
         return outputs
 
 
-class PixelHeadModule(nn.Module):
+class PixelClassHead(nn.Module):
     """Class scores per cell of the map at one stride."""
 
     def __init__(self, config: PixelHead, classes: int, channels_in: Mapping[int, int], group_base: int) -> None:
@@ -66,6 +77,10 @@ class PixelHeadModule(nn.Module):
         )
         self.logits = _last(config.channels, classes, bias=0.0)
         self.quantizer = ActivationQuantizer()
+
+    def output_quantizers(self) -> list[tuple[str, ActivationQuantizer]]:
+        """(prefix of the outputs' names, their quantizer)."""
+        return [("logits", self.quantizer)]
 
     def forward(self, maps: Mapping[int, QuantTensor]) -> dict[str, Tensor]:
         """The neck's maps by stride to `logits` (N, classes, H / stride, W / stride)."""

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from configs.schema import Neck
-from quant.fake import ElementwiseAdd, QuantConv2d, QuantTensor, upsample2x
 from torch import nn
 
+from configs.schema import Neck
+from quant.fake import ElementwiseAdd, QuantConv2d, QuantTensor, upsample2x
 from train.models.blocks import SeparableGroupConv, VarGBlock
 
 

@@ -1,9 +1,9 @@
 """The backbone: VarGNetV2 with extended stages."""
 
-from configs.schema import Backbone
-from quant.fake import QuantConv2d, QuantTensor
 from torch import nn
 
+from configs.schema import Backbone
+from quant.fake import QuantConv2d, QuantTensor
 from train.models.blocks import VarGBlock
 
 
