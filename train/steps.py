@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from configs.fusion import absorbing_steps
 from configs.schema import PREFIXES, Config
-from quant.fake import ActivationQuantizer, Mode, QuantConv2d, Quantized
+from quant.fake import ActivationQuantizer, QuantConv2d, Quantized
 from train.checkpoint import Checkpoint
 from train.errors import CheckpointError
 from train.losses import build_losses
@@ -26,7 +26,7 @@ class Prepared:
 
     config: Config
     step: int
-    mode: Mode
+    mode: str
     network: "Training"
     absorbed: list[str]
 
@@ -72,7 +72,7 @@ class Training(nn.Module):
         for batch in batches:
             outputs = self.network(batch.image, batch.tasks)
             for task in batch.tasks:
-                losses[task] = self.losses[task](outputs[task], batch.targets[task])
+                losses[task] = self.losses[task](outputs, batch.targets[task])
         return losses
 
     def freeze(self) -> None:
@@ -177,16 +177,14 @@ def unfreeze(network: nn.Module) -> None:
 
 @torch.no_grad()
 def snap(network: nn.Module, input_hw: tuple[int, int]) -> None:
-    """Puts all weights and biases on their grids, by one forward pass in which each layer sees its input's shift."""
-    units = [module for module in network.modules() if isinstance(module, QuantConv2d)]
-    hooks = [unit.register_forward_pre_hook(_snap_unit) for unit in units]
-    network(torch.zeros(1, 3, *input_hw))
-    for hook in hooks:
-        hook.remove()
+    """Puts all weights and biases on their grids, by one forward pass in which each layer sees its input's shift.
+
+    CertificateError naming a layer that cannot keep the bound.
+    """
     for module in quantized(network):
         module.frozen.fill_(True)
+        if isinstance(module, QuantConv2d):
+            module.snap_in_next_pass()
+    network(torch.zeros(1, 3, *input_hw))
+    for module in quantized(network):
         module.snapped = True
-
-
-def _snap_unit(unit: nn.Module, inputs: tuple[Any, ...]) -> None:
-    unit.snap(inputs[0], inputs[1] if len(inputs) > 1 else None)
