@@ -13,6 +13,8 @@ from .task import DetectionTask, SegmentationTask, Task, TaskData
 
 PREFIXES = ("with-bn", "fusion-bn-c1", "fusion-bn-c2", "int-inference")
 """File name prefix of each step, by its index."""
+IGNORE_LABEL = 255
+"""In a segmentation label: this pixel's class is not known."""
 
 
 class TrainingStep(Frozen):
@@ -166,7 +168,7 @@ class Config(Frozen):
     solver: tuple[TrainingStep, TrainingStep, TrainingStep, IntInferenceStep]
     pipeline_test: PipelineTest
     env: Env
-    fusion_bn_patterns: dict[Literal[1, 2], Annotated[tuple[str, ...], Field(min_length=1)]]
+    fusion_bn_patterns: dict[Annotated[int, Field(ge=1, le=2)], Annotated[tuple[str, ...], Field(min_length=1)]]
     int_inference_export_input_shape: ExportInputShape
     common: Common
     tasks: Annotated[tuple[Task, ...], Field(min_length=1)]

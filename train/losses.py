@@ -1,0 +1,214 @@
+"""Losses of the tasks, by the `kind` of their config entries, and the anchors' targets.
+
+A detection target is a sequence with one entry per picture that has `boxes` (n, 4) x1, y1, x2, y2 in pixels of the
+network's input, `classes` (n,) and `ignore` (n,): boxes that neither attract nor repel anchors. A segmentation target
+is (N, H, W), the class of each pixel of the network's input, 255 where none is known.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from configs.schema import IGNORE_LABEL, Config
+from configs.task import DetectionTask, SegmentationTask
+
+FORCED = 3  # anchors that a box gets even if none reaches positive_iou,
+FORCED_IOU = 0.2  # as long as they overlap it that much (the best one always)
+IGNORED_SHARE = 0.5  # an anchor with this share of its area in an ignored box is no negative
+
+
+class BoxTarget(Protocol):
+    """Boxes of one picture; arrays or tensors."""
+
+    boxes: Any
+    classes: Any
+    ignore: Any
+
+
+def build_losses(config: Config) -> nn.ModuleDict:
+    """Loss module of every task, by its name: (outputs by exported name, target) to a scalar."""
+    return nn.ModuleDict(
+        {
+            task.name: AnchorFocalLoss(task) if isinstance(task, DetectionTask) else PixelCrossEntropy(task)
+            for task in config.tasks
+        }
+    )
+
+
+class PixelCrossEntropy(nn.Module):
+    """Cross-entropy of the logits with the label at the middle of each cell."""
+
+    weights: Tensor | None
+
+    def __init__(self, task: SegmentationTask) -> None:
+        super().__init__()
+        self.output = task.output_names[0]
+        self.stride = task.head.stride
+        self.factor = task.loss.weight
+        weights = task.loss.class_weights
+        self.register_buffer("weights", None if weights is None else torch.tensor(weights))
+
+    def forward(self, outputs: Mapping[str, Tensor], target: Tensor) -> Tensor:
+        """Mean over the labelled cells, weighted by their classes; 0 if there is none."""
+        logits = outputs[self.output]
+        labels = cell_labels(target, self.stride, logits.shape[2], logits.shape[3])
+        total = functional.cross_entropy(
+            logits.float(), labels, self.weights, ignore_index=IGNORE_LABEL, reduction="sum"
+        )
+        known = labels[labels != IGNORE_LABEL]
+        weight = known.numel() if self.weights is None else self.weights[known].sum()
+        return self.factor * total / max(float(weight), 1e-6)
+
+
+def cell_labels(target: Tensor, stride: int, rows: int, columns: int) -> Tensor:
+    """(N, H, W) labels of pixels to (N, rows, columns) int64 of cells of `stride` pixels: that of the middle pixel."""
+
+    def middles(count: int, size: int) -> Tensor:
+        return (torch.arange(count, device=target.device) * stride + stride // 2).clamp_max(size - 1)
+
+    return target[:, middles(rows, target.shape[1])][:, :, middles(columns, target.shape[2])].long()
+
+
+class AnchorFocalLoss(nn.Module):
+    """Focal loss of the scores, smooth L1 of the deltas of matched anchors; both per matched anchor of the batch."""
+
+    def __init__(self, task: DetectionTask) -> None:
+        super().__init__()
+        self.task = task
+        self._anchors: dict[tuple[Any, ...], Tensor] = {}
+
+    def forward(self, outputs: Mapping[str, Tensor], target: Sequence[BoxTarget]) -> Tensor:
+        """Scalar; a batch without boxes has a loss, too: that of its background."""
+        name, head, loss = self.task.name, self.task.head, self.task.loss
+        score_maps = [outputs[f"{name}.score_s{stride}"] for stride in head.strides]
+        delta_maps = [outputs[f"{name}.delta_s{stride}"] for stride in head.strides]
+        scores = _per_anchor(score_maps, len(self.task.classes))
+        deltas = _per_anchor(delta_maps, 4)
+        sizes = tuple((entry.shape[2], entry.shape[3]) for entry in score_maps)
+        anchors = self._anchors_for(sizes, scores.device)
+        with torch.no_grad():
+            matches = [self._match(anchors, entry) for entry in target]
+            counted = torch.stack([match.counted for match in matches])
+            positive = torch.stack([match.positive for match in matches])
+            wanted = torch.cat([match.classes for match in matches])
+            wanted_deltas = torch.cat([match.deltas for match in matches])
+            hot = torch.zeros_like(scores)
+            pictures, places = positive.nonzero(as_tuple=True)
+            hot[pictures, places, wanted] = 1.0
+            count = max(1, len(wanted))
+        focal = sigmoid_focal(scores, hot, alpha=loss.alpha, gamma=loss.gamma)
+        score_loss = (focal * counted[..., None]).sum() / count
+        delta_loss = functional.smooth_l1_loss(deltas[positive], wanted_deltas, beta=loss.delta_beta, reduction="sum")
+        return loss.weight * (score_loss + loss.delta_weight * delta_loss / count)
+
+    def _anchors_for(self, sizes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+        key = (*sizes, device)
+        if key not in self._anchors:
+            self._anchors[key] = all_anchors(self.task.head.anchors, self.task.head.strides, sizes).to(device)
+        return self._anchors[key]
+
+    def _match(self, anchors: Tensor, target: BoxTarget) -> "Match":
+        loss = self.task.loss
+        device = anchors.device
+        boxes = torch.as_tensor(target.boxes, dtype=torch.float32, device=device).reshape(-1, 4)
+        classes = torch.as_tensor(target.classes, dtype=torch.int64, device=device).reshape(-1)
+        ignore = torch.as_tensor(target.ignore, dtype=torch.bool, device=device).reshape(-1)
+        return match_anchors(
+            anchors,
+            boxes[~ignore],
+            classes[~ignore],
+            boxes[ignore],
+            positive_iou=loss.positive_iou,
+            negative_iou=loss.negative_iou,
+        )
+
+
+def sigmoid_focal(scores: Tensor, hot: Tensor, *, alpha: float, gamma: float) -> Tensor:
+    """Element-wise focal loss of logits against 0 or 1; same shape."""
+    scores = scores.float()
+    cross_entropy = functional.binary_cross_entropy_with_logits(scores, hot, reduction="none")
+    probability = scores.sigmoid()
+    wrong = probability + hot - 2 * probability * hot
+    return (1 - alpha + (2 * alpha - 1) * hot) * wrong.pow(gamma) * cross_entropy
+
+
+def all_anchors(
+    anchors: Sequence[Sequence[tuple[float, float]]], strides: Sequence[int], sizes: Sequence[tuple[int, int]]
+) -> Tensor:
+    """Anchors (A, 4) as centre x, centre y, w, h in pixels, in the order of strides, rows, columns, cell's anchors.
+
+    anchors: per stride the (h, w) of each; sizes: per stride the map's (rows, columns).
+    """
+    parts = []
+    for shapes, stride, (rows, columns) in zip(anchors, strides, sizes, strict=True):
+        sizes_wh = torch.tensor([(width, height) for height, width in shapes])
+        y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+        centres = (torch.stack([x, y], dim=-1).float() + 0.5) * stride
+        count = len(shapes)
+        both = (centres[:, :, None].expand(-1, -1, count, -1), sizes_wh.expand(rows, columns, count, 2))
+        parts.append(torch.cat(both, dim=-1).reshape(-1, 4))
+    return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class Match:
+    """`positive` (A,) matched anchors, `counted` (A,) those with a say in the score loss.
+
+    Classes (P,) and deltas (P, 4) are those of the P positive ones in their order.
+    """
+
+    positive: Tensor
+    counted: Tensor
+    classes: Tensor
+    deltas: Tensor
+
+
+def match_anchors(
+    anchors: Tensor, boxes: Tensor, classes: Tensor, ignored: Tensor, *, positive_iou: float, negative_iou: float
+) -> Match:
+    """Anchors (A, 4) cx, cy, w, h against boxes (n, 4) and ignored boxes (m, 4), both x1, y1, x2, y2.
+
+    An anchor belongs to the box that it overlaps most, if by `positive_iou`; below `negative_iou` it is background.
+    A box whose anchors all fall short gets its best ones all the same.
+    """
+    corners = torch.cat([anchors[:, :2] - anchors[:, 2:] / 2, anchors[:, :2] + anchors[:, 2:] / 2], dim=1)
+    areas = anchors[:, 2] * anchors[:, 3]
+    positive = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
+    counted = torch.ones_like(positive)
+    if len(ignored):
+        counted = (_intersections(corners, ignored) / areas[:, None]).amax(dim=1) < IGNORED_SHARE
+    if not len(boxes):
+        return Match(positive, counted, classes[:0], anchors[:0])
+    inter = _intersections(corners, boxes)
+    box_areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    iou = inter / (areas[:, None] + box_areas - inter)
+    best, owner = iou.max(dim=1)
+    positive = best >= positive_iou
+    counted = (counted & (best < negative_iou)) | positive
+    forced_iou, forced = iou.topk(min(FORCED, len(anchors)), dim=0)
+    keep = (forced_iou >= FORCED_IOU) & (forced_iou < positive_iou)
+    keep[0] = forced_iou[0] > 0
+    for rank in reversed(range(len(forced))):  # where two boxes want one anchor, the better rank has it
+        rows = forced[rank, keep[rank]]
+        owner[rows] = torch.arange(len(boxes), device=boxes.device)[keep[rank]]
+        positive[rows] = counted[rows] = True
+    mine, own = anchors[positive], boxes[owner[positive]]
+    centres, sizes = (own[:, :2] + own[:, 2:]) / 2, (own[:, 2:] - own[:, :2]).clamp_min(1e-3)
+    deltas = torch.cat([(centres - mine[:, :2]) / mine[:, 2:], (sizes / mine[:, 2:]).log()], dim=1)
+    return Match(positive, counted, classes[owner[positive]], deltas)
+
+
+def _intersections(a: Tensor, b: Tensor) -> Tensor:
+    """Areas (A, n) that boxes (A, 4) and (n, 4), x1, y1, x2, y2, have in common."""
+    width = torch.minimum(a[:, None, 2], b[:, 2]).sub_(torch.maximum(a[:, None, 0], b[:, 0])).clamp_min_(0)
+    height = torch.minimum(a[:, None, 3], b[:, 3]).sub_(torch.maximum(a[:, None, 1], b[:, 1])).clamp_min_(0)
+    return width.mul_(height)
+
+
+def _per_anchor(maps: Sequence[Tensor], fields: int) -> Tensor:
+    """Maps (N, anchors · fields, h, w) to (N, A, fields) in the anchors' order."""
+    return torch.cat([entry.permute(0, 2, 3, 1).reshape(len(entry), -1, fields) for entry in maps], dim=1)
