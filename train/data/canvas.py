@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from train.data.camera import Camera, Colour, Pixels
 from train.data.classes import NO_LINE, SKY
 
+WHOLE = -1  # key of the whole object in Thing.painted
 GROUND = 0.0  # depth of surfaces that lie on the ground: their depth follows from the row
 
 
@@ -79,13 +80,17 @@ class Canvas:
             cv2.polylines(self.numbers, [pixels], False, surface, thickness)
             self._reach(pixels, thickness)
 
-    def ellipse(self, centre: Pixels, axes: tuple[int, int], colour: Colour, surface: int | None = None, thickness: int = -1) -> None:
+    def ellipse(
+        self, centre: Pixels, axes: tuple[int, int], colour: Colour, surface: int | None = None, thickness: int = -1
+    ) -> None:
         """An upright ellipse, half axes in pixels; thickness -1 fills it."""
         point = (int(centre[0]), int(centre[1]))
         cv2.ellipse(self.image, point, axes, 0, 0, 360, colour, thickness)
         if surface is not None:
             cv2.ellipse(self.numbers, point, axes, 0, 0, 360, surface, thickness)
-            reach = np.array([[point[0] - axes[0], point[1] - axes[1]], [point[0] + axes[0], point[1] + axes[1]]], np.int32)
+            reach = np.array(
+                [[point[0] - axes[0], point[1] - axes[1]], [point[0] + axes[0], point[1] + axes[1]]], np.int32
+            )
             self._reach(reach, max(thickness, 0))
 
     def shade(self, pixels: Pixels, percent: int) -> None:
@@ -124,7 +129,7 @@ class Canvas:
                 min(self.camera.rows, bottom + 1),
             )
         for part in (None, *thing.parts):
-            thing.painted[-1 if part is None else part] = int(np.count_nonzero(self.seen(thing, part)))
+            thing.painted[WHOLE if part is None else part] = int(np.count_nonzero(self.seen(thing, part)))
         self._extent = None
 
     def seen(self, thing: Thing, part: int | None = None) -> NDArray[np.bool_]:

@@ -42,7 +42,9 @@ class _Figure:
 
     def disc(self, at: tuple[float, float], radii: tuple[float, float], colour: Colour, line: float = 0.0) -> None:
         thickness = self.size(line) if line else -1
-        self.canvas.ellipse(self.pixels([at])[0], (self.size(radii[0]), self.size(radii[1])), colour, self.surface, thickness)
+        self.canvas.ellipse(
+            self.pixels([at])[0], (self.size(radii[0]), self.size(radii[1])), colour, self.surface, thickness
+        )
 
     def shadow(self, width: float) -> None:
         spot = [(-width, 0.012), (0.0, 0.035), (width, 0.012), (width, -0.012), (0.0, -0.03), (-width, -0.012)]
@@ -64,13 +66,33 @@ def draw_pedestrian(canvas: Canvas, rng: Random, x: float, z: float, *, umbrella
     figure.limb([(stride, 0.015), (stride + 0.06, 0.012)], 0.035, (30, 26, 24))
     figure.limb([(-stride, 0.015), (-stride + 0.06, 0.012)], 0.035, (30, 26, 24))
     hem = 0.3 if rng.random() < 0.25 else 0.46  # a skirt or a long coat
-    figure.shape([(-0.085, hem), (0.085, hem), (lean + shoulder, 0.8), (lean + 0.03, 0.83), (lean - 0.03, 0.83), (lean - shoulder, 0.8)], coat)
+    figure.shape(
+        [
+            (-0.085, hem),
+            (0.085, hem),
+            (lean + shoulder, 0.8),
+            (lean + 0.03, 0.83),
+            (lean - 0.03, 0.83),
+            (lean - shoulder, 0.8),
+        ],
+        coat,
+    )
     if rng.random() < 0.35:
-        figure.shape([(lean - shoulder - 0.05, 0.55), (lean - shoulder + 0.02, 0.55), (lean - shoulder + 0.02, 0.78), (lean - shoulder - 0.05, 0.76)], pick(rng, CLOTHES))
+        figure.shape(
+            [
+                (lean - shoulder - 0.05, 0.55),
+                (lean - shoulder + 0.02, 0.55),
+                (lean - shoulder + 0.02, 0.78),
+                (lean - shoulder - 0.05, 0.76),
+            ],
+            pick(rng, CLOTHES),
+        )
     figure.limb([(lean - shoulder, 0.78), (lean + swing * 0.8, 0.62), (lean + swing * 1.3, 0.48)], 0.06, _dark(coat))
     figure.limb([(lean, 0.8), (lean, 0.88)], 0.05, skin)
     figure.disc((lean, 0.92), (0.055, 0.075), skin)
-    figure.disc((lean - 0.008, 0.955), (0.056, 0.048), pick(rng, ((30, 22, 18), (80, 54, 30), (170, 150, 110), (60, 60, 62))))
+    figure.disc(
+        (lean - 0.008, 0.955), (0.056, 0.048), pick(rng, ((30, 22, 18), (80, 54, 30), (170, 150, 110), (60, 60, 62)))
+    )
     if umbrella:
         figure.limb([(0.1, 0.6), (0.06, 1.1)], 0.015, (40, 40, 42))
         figure.shape([(-0.25, 1.02), (-0.15, 1.14), (0.06, 1.2), (0.25, 1.14), (0.35, 1.02)], pick(rng, CLOTHES))
@@ -107,7 +129,9 @@ def _draw_rider_aside(figure: _Figure, rng: Random) -> None:
     figure.limb([(0.05, 0.85), (0.12, 0.7), (0.24, 0.62)], 0.055, _dark(coat))
     figure.disc((0.09, 0.97), (0.055, 0.07), skin)
     if rng.random() < 0.6:
-        figure.disc((0.085, 1.0), (0.065, 0.05), pick(rng, ((220, 40, 40), (240, 240, 236), (30, 90, 170), (240, 200, 40))))
+        figure.disc(
+            (0.085, 1.0), (0.065, 0.05), pick(rng, ((220, 40, 40), (240, 240, 236), (30, 90, 170), (240, 200, 40)))
+        )
     else:
         figure.disc((0.08, 1.0), (0.057, 0.05), (40, 28, 20))
 

@@ -102,7 +102,9 @@ def draw_ground(canvas: Canvas, rng: Random, road: Road, asphalt: Colour) -> Non
     tarmac = canvas.add(Surface(ROAD, grain=16))
     horizon = round(camera.horizon)
     green = (70 + int(rng.integers(50)), 92 + int(rng.integers(40)), 44 + int(rng.integers(24)))
-    everything = np.array([[0, horizon], [camera.columns, horizon], [camera.columns, camera.rows], [0, camera.rows]], np.int32)
+    everything = np.array(
+        [[0, horizon], [camera.columns, horizon], [camera.columns, camera.rows], [0, camera.rows]], np.int32
+    )
     stone: Colour = tuple(int(value) for value in 118 + rng.integers(56) + rng.integers(-8, 9, 3))  # type: ignore[assignment]
     if road.urban and rng.random() < 0.7:
         canvas.polygon(everything, stone, paved)
@@ -158,7 +160,12 @@ def _draw_wear(canvas: Canvas, rng: Random, road: Road, near: float) -> None:
     if rng.random() < 0.5:
         z = near + 25 * rng.random()
         slant = 6 * (rng.random() - 0.5)
-        edge = [(road.left - 8, 0.0, z), (road.right + 8, 0.0, z + max(-z + 2, slant)), (road.right + 8, 0.0, z + 4), (road.left - 8, 0.0, z + 3)]
+        edge = [
+            (road.left - 8, 0.0, z),
+            (road.right + 8, 0.0, z + max(-z + 2, slant)),
+            (road.right + 8, 0.0, z + 4),
+            (road.left - 8, 0.0, z + 3),
+        ]
         canvas.shade(camera.project([(x, y, max(z, 1.0)) for x, y, z in edge]), 66)
 
 
@@ -185,7 +192,9 @@ def plan_lines(rng: Random, road: Road) -> list[Line]:
 def draw_markings(canvas: Canvas, rng: Random, road: Road) -> None:
     """Lane lines, and at a junction stop lines and crosswalks, arrows before it; worn to a random degree."""
     camera = canvas.camera
-    surfaces = {kind: canvas.add(Surface(LANE, lane=kind, grain=18)) for kind in (SOLID_LINE, DASHED_LINE, OTHER_MARKING)}
+    surfaces = {
+        kind: canvas.add(Surface(LANE, lane=kind, grain=18)) for kind in (SOLID_LINE, DASHED_LINE, OTHER_MARKING)
+    }
     wear = 62 + int(rng.integers(38))
     near = camera.nearest * 0.9
     dash, gap = (3.0, 4.5 + 3.0 * rng.random()) if road.urban else (6.0, 9.0)
@@ -240,7 +249,9 @@ def _draw_crosswalk(canvas: Canvas, road: Road, z: float, colour: Colour, surfac
         x += 1.0
 
 
-def _draw_arrow(canvas: Canvas, road: Road, x: float, z: float, direction: int, kind: int, colour: Colour, surface: int) -> None:
+def _draw_arrow(
+    canvas: Canvas, road: Road, x: float, z: float, direction: int, kind: int, colour: Colour, surface: int
+) -> None:
     """A lane arrow of 4 m: 0 straight, 1 straight and left, 2 straight and right, 3 a diamond."""
 
     def ground(points: list[tuple[float, float]]) -> Pixels:

@@ -67,7 +67,9 @@ def draw_skyline(canvas: Canvas, rng: Random, urban: bool) -> None:
         canvas.polygon(block, ((red + 170) // 2, (green + 176) // 2, (blue + 184) // 2), houses)
 
 
-def draw_building(canvas: Canvas, rng: Random, road: Road, side: int, distance: float, near: float, far: float, lit: float) -> None:
+def draw_building(
+    canvas: Canvas, rng: Random, road: Road, side: int, distance: float, near: float, far: float, lit: float
+) -> None:
     """A house along the road from z = near to far, `distance` metres beside the road; `lit`: share of windows with light."""
     edge = road.right if side > 0 else road.left
     x0, x1 = road.at(edge + side * distance, near), road.at(edge + side * distance, far)
@@ -101,7 +103,15 @@ def draw_building(canvas: Canvas, rng: Random, road: Road, side: int, distance: 
         canvas.polygons(light, (250, 214, 140), bright)
 
 
-def _wall(canvas: Canvas, start: tuple[float, float], stop: tuple[float, float], low: float, high: float, first: float, last: float) -> Pixels:
+def _wall(
+    canvas: Canvas,
+    start: tuple[float, float],
+    stop: tuple[float, float],
+    low: float,
+    high: float,
+    first: float,
+    last: float,
+) -> Pixels:
     """A rectangle on the wall over the ground line from start to stop, from the shares `first` to `last` of its length."""
 
     def at(share: float) -> tuple[float, float]:
@@ -124,7 +134,9 @@ def draw_tree(canvas: Canvas, rng: Random, x: float, z: float, snowy: bool) -> N
         for level in range(4):
             low, half = height * (0.15 + 0.2 * level), 1.5 - 0.32 * level
             tone = _leaf(base, 84 + 10 * level + (60 if snowy else 0))
-            canvas.polygon(camera.project([(x - half, low, z), (x + half, low, z), (x, low + height * 0.35, z)]), tone, surface)
+            canvas.polygon(
+                camera.project([(x - half, low, z), (x + half, low, z), (x, low + height * 0.35, z)]), tone, surface
+            )
         return
     crown = 1.2 + 1.2 * rng.random()
     for index in range(22):
@@ -162,7 +174,12 @@ def draw_fence(canvas: Canvas, road: Road, x: float, near: float, far: float, ra
     for index in range(int((far - near) / step) + 1):
         z = near + index * step
         at = x0 + (x1 - x0) * (z - near) / (far - near)
-        canvas.line(camera.project([(at, 0.0, z), (at, height, z)]), (colour[0] - 20, colour[1] - 20, colour[2] - 20), camera.size(0.06, z), surface)
+        canvas.line(
+            camera.project([(at, 0.0, z), (at, height, z)]),
+            (colour[0] - 20, colour[1] - 20, colour[2] - 20),
+            camera.size(0.06, z),
+            surface,
+        )
 
 
 def draw_lamp_post(canvas: Canvas, x: float, z: float, side: int, lit: bool) -> None:
@@ -171,7 +188,9 @@ def draw_lamp_post(canvas: Canvas, x: float, z: float, side: int, lit: bool) -> 
     pole = canvas.add(Surface(POLE, depth=z, grain=5))
     lamp = canvas.add(Surface(POLE, depth=z, shines=lit))
     arm = -side * 1.8
-    canvas.line(camera.project([(x, 0.0, z), (x, 7.2, z), (x + arm, 7.6, z)]), (98, 102, 106), camera.size(0.14, z), pole)
+    canvas.line(
+        camera.project([(x, 0.0, z), (x, 7.2, z), (x + arm, 7.6, z)]), (98, 102, 106), camera.size(0.14, z), pole
+    )
     head = camera.project([(x + arm * 0.8, 7.5, z), (x + arm * 1.3, 7.6, z)])
     canvas.line(head, (255, 226, 170) if lit else (140, 142, 144), camera.size(0.2, z), lamp)
     if lit:

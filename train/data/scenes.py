@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.data.camera import Camera, Colour
-from train.data.canvas import Canvas, Thing
+from train.data.canvas import WHOLE, Canvas, Thing
 from train.data.classes import DETECTION_CLASSES, IGNORE, LANE, NO_LINE
 from train.data.errors import DataError
 from train.data.people import draw_cyclist, draw_pedestrian
 from train.data.road import FAR, Road, draw_ground, draw_markings, plan_road
 from train.data.scenery import draw_building, draw_fence, draw_hedge, draw_lamp_post, draw_sky, draw_skyline, draw_tree
+from train.data.samples import Boxes, Sample
 from train.data.signals import draw_gantry, draw_sign, draw_traffic_light
 from train.data.vehicles import MODELS, PAINTS, Pose, draw_vehicle
 from train.data.weather import Weather, apply_weather, plan_weather
@@ -27,10 +28,14 @@ LEAST_SIDES = (0.0085, 0.017)  # shorter and longer side of the smallest box, as
 
 @dataclass(frozen=True)
 class Scene:
-    """Picture (H, W, 3) uint8 RGB; per detection task boxes (x1, y1, x2, y2, class), x2 and y2 exclusive; per segmentation task a mask (H, W) uint8."""
+    """Picture (H, W, 3) uint8 RGB; per detection task boxes (x1, y1, x2, y2, class), x2 and y2 exclusive; per segmentation task a mask (H, W) uint8.
+
+    `ignored`: boxes of what is seen, but mostly hidden or tiny.
+    """
 
     image: NDArray[np.uint8]
     boxes: dict[str, list[Box]]
+    ignored: dict[str, list[Box]]
     masks: dict[str, NDArray[np.uint8]]
     ignore: int = IGNORE
 
@@ -58,11 +63,16 @@ def render_scene(seed: int, source_hw: tuple[int, int]) -> Scene:
     asphalt: Colour = (grey, grey + int(rng.integers(-3, 4)), grey + int(rng.integers(0, 7)))
     draw_ground(canvas, rng, road, asphalt)
     draw_markings(canvas, rng, road)
-    jobs = [*_plan_roadside(canvas, rng, road, weather), *_plan_traffic(canvas, rng, road, weather), *_plan_people(canvas, rng, road, weather)]
+    jobs = [
+        *_plan_roadside(canvas, rng, road, weather),
+        *_plan_traffic(canvas, rng, road, weather),
+        *_plan_people(canvas, rng, road, weather),
+    ]
     for job in sorted(jobs, key=lambda job: -job.z):
         job.paint()
     masks = _masks(canvas)
-    return Scene(apply_weather(canvas, rng, weather), _boxes(canvas), masks)
+    boxes, ignored = _boxes(canvas)
+    return Scene(apply_weather(canvas, rng, weather), boxes, ignored, masks)
 
 
 def _plan_camera(rng: Random, source_hw: tuple[int, int]) -> Camera:
@@ -84,7 +94,12 @@ def _plan_roadside(canvas: Canvas, rng: Random, road: Road, weather: Weather) ->
         z = 3.0 + 6 * rng.random()
         while road.urban and z < 110:
             length = 9 + 18 * rng.random()
-            if not road.in_junction(z) and not road.in_junction(z + length) and not _spans(road, z, z + length) and rng.random() < 0.86:
+            if (
+                not road.in_junction(z)
+                and not road.in_junction(z + length)
+                and not _spans(road, z, z + length)
+                and rng.random() < 0.86
+            ):
                 set_back = pavement + 0.5 + (5 * rng.random() if style < 0.5 else 0.4)
                 jobs.append(_building(canvas, rng, road, side, set_back, z, z + length, lit))
             z += length + (0.5 if rng.random() < 0.7 else 7 * rng.random())
@@ -116,7 +131,9 @@ def _spans(road: Road, near: float, far: float) -> bool:
     return road.junction is not None and near < road.junction < far
 
 
-def _building(canvas: Canvas, rng: Random, road: Road, side: int, away: float, near: float, far: float, lit: float) -> _Job:
+def _building(
+    canvas: Canvas, rng: Random, road: Road, side: int, away: float, near: float, far: float, lit: float
+) -> _Job:
     return _Job(far, lambda: draw_building(canvas, rng, road, side, away, near, far, lit))
 
 
@@ -185,9 +202,13 @@ def _plan_traffic(canvas: Canvas, rng: Random, road: Road, weather: Weather) -> 
         while z < 85:
             name = _pick_model(rng)
             z += MODELS[name].length / 2
-            if rng.random() < density and not (road.junction is not None and road.junction - 2 < z < road.junction + road.crossing):
+            if rng.random() < density and not (
+                road.junction is not None and road.junction - 2 < z < road.junction + road.crossing
+            ):
                 ahead_x, ahead_z = road.heading(z)
-                place = Pose(road.at(middle + 0.7 * (rng.random() - 0.5), z), z, (ahead_x * direction, ahead_z * direction))
+                place = Pose(
+                    road.at(middle + 0.7 * (rng.random() - 0.5), z), z, (ahead_x * direction, ahead_z * direction)
+                )
                 jobs.append(_vehicle(canvas, rng, name, place, weather))
             z += MODELS[name].length / 2 + 4 + 22 * rng.random() ** 2
     if road.urban:
@@ -210,7 +231,15 @@ def _parked(canvas: Canvas, rng: Random, road: Road, side: int, weather: Weather
     while z < 60:
         if not road.in_junction(z - 3) and not road.in_junction(z + 3) and rng.random() < 0.6:
             ahead_x, ahead_z = road.heading(z)
-            jobs.append(_vehicle(canvas, rng, ("sedan", "hatchback", "suv", "van")[int(rng.integers(4))], Pose(road.at(x, z), z, (ahead_x * side, ahead_z * side)), None))
+            jobs.append(
+                _vehicle(
+                    canvas,
+                    rng,
+                    ("sedan", "hatchback", "suv", "van")[int(rng.integers(4))],
+                    Pose(road.at(x, z), z, (ahead_x * side, ahead_z * side)),
+                    None,
+                )
+            )
         z += 6.2 + 3 * rng.random()
     return jobs
 
@@ -266,30 +295,38 @@ def _masks(canvas: Canvas) -> dict[str, NDArray[np.uint8]]:
     return {"seg_default": labels[canvas.numbers], "seg_lane": lanes[canvas.numbers]}
 
 
-def _boxes(canvas: Canvas) -> dict[str, list[Box]]:
-    boxes: dict[str, list[Box]] = {task: [] for task in DETECTION_CLASSES}
+def _boxes(canvas: Canvas) -> tuple[dict[str, list[Box]], dict[str, list[Box]]]:
+    """Boxes to be found, and those to be ignored."""
+    clear: dict[str, list[Box]] = {task: [] for task in DETECTION_CLASSES}
+    ignored: dict[str, list[Box]] = {task: [] for task in DETECTION_CLASSES}
     for thing in canvas.things:
         for part, (task, index) in ((None, thing.kind), *thing.parts.items()):
-            found = _visible_box(canvas, thing, part)
-            if found is not None:
-                boxes[task].append((*found, index))
-    return boxes
+            seen = canvas.seen(thing, part)
+            count = int(np.count_nonzero(seen))
+            if count == 0:
+                continue
+            box = _around(thing, seen)
+            enough = count >= LEAST_SEEN * thing.painted[WHOLE if part is None else part]
+            (clear if enough and _is_large(box, canvas.camera.rows) else ignored)[task].append((*box, index))
+    return clear, ignored
 
 
-def _visible_box(canvas: Canvas, thing: Thing, part: int | None) -> tuple[int, int, int, int] | None:
-    """Box around what is seen of an object or part; None if too little is seen."""
-    painted = thing.painted[-1 if part is None else part]
-    if painted == 0:
-        return None
-    seen = canvas.seen(thing, part)
-    count = int(np.count_nonzero(seen))
-    if count < LEAST_SEEN * painted:
-        return None
+def _around(thing: Thing, seen: NDArray[np.bool_]) -> tuple[int, int, int, int]:
     columns, rows = np.flatnonzero(seen.any(axis=0)), np.flatnonzero(seen.any(axis=1))
     left, top = thing.extent[:2]
-    width, height = int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)
-    shorter, longer = (share * canvas.camera.rows for share in LEAST_SIDES)
-    if min(width, height) < shorter or max(width, height) < longer:
-        return None
-    x, y = left + int(columns[0]), top + int(rows[0])
-    return x, y, x + width, y + height
+    return left + int(columns[0]), top + int(rows[0]), left + int(columns[-1]) + 1, top + int(rows[-1]) + 1
+
+
+def _is_large(box: tuple[int, int, int, int], picture_rows: int) -> bool:
+    shorter, longer = sorted((box[2] - box[0], box[3] - box[1]))
+    return shorter >= LEAST_SIDES[0] * picture_rows and longer >= LEAST_SIDES[1] * picture_rows
+
+
+def render_sample(seed: int, source_hw: tuple[int, int]) -> Sample:
+    """`render_scene` as a sample of a data set."""
+    scene = render_scene(seed, source_hw)
+    boxes = {
+        task: Boxes.of([(*box, False) for box in scene.boxes[task]] + [(*box, True) for box in scene.ignored[task]])
+        for task in scene.boxes
+    }
+    return Sample(scene.image, boxes, scene.masks)

@@ -129,7 +129,12 @@ def draw_vehicle(canvas: Canvas, name: str, pose: Pose, paint: Colour, *, lamps:
     model = MODELS[name]
     painter = _Painter(canvas, model, pose)
     half = model.width / 2
-    footprint = [(-0.2, -half - 0.15, 0.0), (-0.2, half + 0.15, 0.0), (model.length + 0.2, half + 0.15, 0.0), (model.length + 0.2, -half - 0.15, 0.0)]
+    footprint = [
+        (-0.2, -half - 0.15, 0.0),
+        (-0.2, half + 0.15, 0.0),
+        (model.length + 0.2, half + 0.15, 0.0),
+        (model.length + 0.2, -half - 0.15, 0.0),
+    ]
     ground = painter.corners(footprint)
     if ground[:, 2].min() < 1.5:
         return
@@ -151,7 +156,12 @@ def _draw_wheels_of_ends(painter: _Painter, half: float) -> None:
     for along in (model.axles[0], model.axles[-1]):
         for inner, outer in ((-half, -half + 0.26), (half - 0.26, half)):
             at = along * model.length - model.wheel if along < 0.5 else along * model.length + model.wheel
-            points = [(at, inner, 0.0), (at, outer, 0.0), (at, outer, model.wheel * 1.6), (at, inner, model.wheel * 1.6)]
+            points = [
+                (at, inner, 0.0),
+                (at, outer, 0.0),
+                (at, outer, model.wheel * 1.6),
+                (at, inner, model.wheel * 1.6),
+            ]
             painter.canvas.polygon(painter.pixels(points), (18, 18, 20), dark)
 
 
@@ -162,7 +172,12 @@ def _draw_side(painter: _Painter, right: float, paint: Colour) -> None:
         return
     body = painter.surface(0)
     canvas.polygon(painter.pixels(outline), tint(paint, 78), body)
-    sill = [(0.02 * model.length, right, 0.3), (0.98 * model.length, right, 0.3), (0.98 * model.length, right, 0.5), (0.02 * model.length, right, 0.5)]
+    sill = [
+        (0.02 * model.length, right, 0.3),
+        (0.98 * model.length, right, 0.3),
+        (0.98 * model.length, right, 0.5),
+        (0.02 * model.length, right, 0.5),
+    ]
     canvas.polygon(painter.pixels(sill), tint(paint, 55), body)
     for window in model.windows:
         canvas.polygon(painter.pixels([(along * model.length, right, height) for along, height in window]), GLASS)
@@ -180,7 +195,12 @@ def _draw_strips(painter: _Painter, half: float, paint: Colour) -> None:
         run, rise = (a1 - a0) * model.length, h1 - h0
         length = (run * run + rise * rise) ** 0.5
         backward = rise / length  # the outward normal is (-rise, run): backward where the profile climbs
-        points = [(a0 * model.length, -half, h0), (a0 * model.length, half, h0), (a1 * model.length, half, h1), (a1 * model.length, -half, h1)]
+        points = [
+            (a0 * model.length, -half, h0),
+            (a0 * model.length, half, h0),
+            (a1 * model.length, half, h1),
+            (a1 * model.length, -half, h1),
+        ]
         if not painter.faces_camera(points, (-rise, 0.0, run)):
             continue
         part = REAR if backward > 0.35 else FRONT if backward < -0.35 else 0

@@ -43,7 +43,15 @@ def plan_weather(rng: Random) -> Weather:
     gloomy = fog > 0 or rain > 0 or snow > 0
     if hour < 0.6:
         sky = "overcast" if gloomy else ("clear", "pale", "overcast")[int(rng.integers(3))]
-        return Weather(sky, 78 + int(rng.integers(42)) - (14 if gloomy else 0), int(rng.integers(-8, 9)), fog, rain, snow, rng.random())
+        return Weather(
+            sky,
+            78 + int(rng.integers(42)) - (14 if gloomy else 0),
+            int(rng.integers(-8, 9)),
+            fog,
+            rain,
+            snow,
+            rng.random(),
+        )
     if hour < 0.78:
         return Weather("dusk", 46 + int(rng.integers(22)), 14, fog, rain, snow, rng.random())
     return Weather("night", 20 + int(rng.integers(18)), -8, fog, rain, snow, rng.random())
@@ -69,7 +77,9 @@ def apply_weather(canvas: Canvas, rng: Random, weather: Weather) -> Bytes:
 def _field(rng: Random, rows: int, columns: int) -> NDArray[np.int16]:
     """Noise in -128..127 of fine and coarse grain, from one tile that is laid over the picture at random."""
     fine = rng.integers(0, 256, (256, 512), dtype=np.uint8)
-    coarse = cv2.resize(rng.integers(0, 256, (43, 86), dtype=np.uint8), (512, 256), interpolation=cv2.INTER_LINEAR_EXACT)
+    coarse = cv2.resize(
+        rng.integers(0, 256, (43, 86), dtype=np.uint8), (512, 256), interpolation=cv2.INTER_LINEAR_EXACT
+    )
     tile = (fine.astype(np.int16) + coarse.astype(np.int16)) // 2 - 128
     repeats = (rows // 256 + 2, columns // 512 + 2)
     top, left = int(rng.integers(256)), int(rng.integers(512))
@@ -118,7 +128,9 @@ def _light(canvas: Canvas, image: Bytes, weather: Weather) -> Bytes:
     tables = np.empty((256, 1, 3), np.uint8)
     warmth = (weather.warmth, 0, -weather.warmth)
     for channel in range(3):
-        tables[:, 0, channel] = np.clip(levels * (weather.light + warmth[channel] * weather.light // 100) // 100, 0, 255)
+        tables[:, 0, channel] = np.clip(
+            levels * (weather.light + warmth[channel] * weather.light // 100) // 100, 0, 255
+        )
     dark = cv2.LUT(image, tables)
     shines = np.array([surface.shines for surface in canvas.surfaces])[canvas.numbers].astype(np.uint8)
     if weather.light < 62:
@@ -141,9 +153,23 @@ def _headlight(canvas: Canvas) -> Bytes:
     rows, columns = canvas.numbers.shape
     small = np.zeros((rows // 8, columns // 8), np.uint8)
     horizon, centre = round(canvas.camera.horizon) // 8, columns // 16
-    beam = [[centre - 10, horizon], [centre + 14, horizon], [centre + columns // 14, rows // 8], [centre - columns // 14, rows // 8]]
+    beam = [
+        [centre - 10, horizon],
+        [centre + 14, horizon],
+        [centre + columns // 14, rows // 8],
+        [centre - columns // 14, rows // 8],
+    ]
     cv2.fillPoly(small, [np.array(beam, np.int32)], 74)
-    cv2.ellipse(small, (centre, horizon + (rows // 8 - horizon) // 3), (columns // 24, (rows // 8 - horizon) // 3), 0, 0, 360, 130, -1)
+    cv2.ellipse(
+        small,
+        (centre, horizon + (rows // 8 - horizon) // 3),
+        (columns // 24, (rows // 8 - horizon) // 3),
+        0,
+        0,
+        360,
+        130,
+        -1,
+    )
     return cv2.resize(cv2.GaussianBlur(small, (31, 15), 0), (columns, rows), interpolation=cv2.INTER_LINEAR_EXACT)
 
 
@@ -155,8 +181,13 @@ def _glow(canvas: Canvas, image: Bytes, weather: Weather) -> Bytes:
     for x, y, radius, colour in canvas.glows:
         if 0 <= x < columns and 0 <= y < rows and shines[int(canvas.numbers[y, x])]:
             strength = max(20, 110 - weather.light)
-            tone = (colour[0] * strength // 160, colour[1] * strength // 160, colour[2] * strength // 160)
-            cv2.circle(halo, (x // 4, y // 4), min(60, max(2, radius // 3)), tone, -1)
+            for ring in (6, 4, 2):  # three discs on top of each other fall off as light does
+                tone = (
+                    colour[0] * strength // (60 * ring),
+                    colour[1] * strength // (60 * ring),
+                    colour[2] * strength // (60 * ring),
+                )
+                cv2.circle(halo, (x // 4, y // 4), max(1, min(26, radius // 6) * ring // 6), tone, -1)
     halo = cv2.GaussianBlur(halo, (21, 21), 0)
     return cv2.add(image, cv2.resize(halo, (columns, rows), interpolation=cv2.INTER_LINEAR_EXACT))
 
@@ -168,7 +199,9 @@ def _lie_snow(canvas: Canvas, rng: Random, image: Bytes, strength: float) -> Byt
     for number, surface in enumerate(canvas.surfaces):
         if surface.depth == GROUND:
             share_of[number] = round(strength * (90 if surface.grain < 20 and number > 2 else 190))
-    patches = cv2.resize(rng.integers(0, 256, (24, 40), dtype=np.uint8), (columns, rows), interpolation=cv2.INTER_LINEAR_EXACT)
+    patches = cv2.resize(
+        rng.integers(0, 256, (24, 40), dtype=np.uint8), (columns, rows), interpolation=cv2.INTER_LINEAR_EXACT
+    )
     share = (share_of[canvas.numbers] * (patches.astype(np.int16) // 2 + 64) >> 7).clip(0, 235).astype(np.uint8)
     return _blend(image, share, (226, 230, 236))
 

@@ -1,0 +1,75 @@
+"""`python -m train.data.generate`: embedded scenes as files, a data set in the project's format or pictures alone."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+from rich.console import Console
+from rich.progress import track
+
+from train.data.classes import DETECTION_CLASSES
+from train.data.errors import DataError
+from train.data.folder import ANNOTATIONS, FolderWriter, write_png
+from train.data.scenes import SOURCE_SIZES, render_sample
+
+DESCRIPTION = """Draw embedded road scenes: scene i has seed S + i and the i-th of the sizes in turn. Writes images/,
+annotations.json and masks/TASK/ (docs/data.md), or with --only-images just the pictures into DIR."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m train.data.generate", description=DESCRIPTION)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+    parser.add_argument("--count", type=int, required=True, metavar="N", help="how many scenes")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the first scene (default: 0)")
+    parser.add_argument(
+        "--source-hw",
+        nargs="+",
+        type=_size,
+        default=list(SOURCE_SIZES),
+        metavar="HxW",
+        help="sizes, e.g. 940x1824 (default: the four of the design)",
+    )
+    parser.add_argument("--only-images", action="store_true", help="pictures without labels")
+    options = parser.parse_args(arguments)
+    if options.count < 1 or options.seed < 0:
+        parser.error("--count must be at least 1 and --seed at least 0")
+    try:
+        generate(options.out, options.count, options.seed, options.source_hw, only_images=options.only_images)
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"interrupted; {options.out} is not complete", file=sys.stderr)
+        return 130
+    print(f"{options.count} scenes in {options.out}")
+    return 0
+
+
+def generate(out: Path, count: int, seed: int, sizes: Sequence[tuple[int, int]], *, only_images: bool = False) -> None:
+    """Writes the scenes. DataError if `out` holds a data set already or cannot be written."""
+    if (out / ANNOTATIONS).exists():
+        raise DataError(f"{out / ANNOTATIONS}: there is a data set already; give another --out or delete it")
+    writer = FolderWriter(out, DETECTION_CLASSES)
+    for index in track(range(count), description="scenes", console=Console(stderr=True)):
+        sample = render_sample(seed + index, sizes[index % len(sizes)])
+        stem = f"scene_{seed + index:07d}"
+        if only_images:
+            write_png(out / f"{stem}.png", cv2.cvtColor(sample.picture, cv2.COLOR_RGB2BGR))
+        else:
+            writer.add(stem, sample)
+    if not only_images:
+        writer.close()
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, cross, width = text.partition("x")
+    if not (cross and height.isdigit() and width.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text}: a size is height x width, e.g. 940x1824")
+    return int(height), int(width)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
