@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.artifact import Manifest, load_artifact
-from runtime.errors import ArtifactError
+from runtime.errors import ArtifactError, UsageError
 from runtime.image import Picture
 
 Outputs = dict[str, npt.NDArray[Any]]
@@ -118,9 +118,9 @@ def _runtime_only() -> Iterator[None]:
 
 
 def set_threads(threads: int) -> None:
-    """Limits TVM to this many threads, for the whole process."""
+    """Limits TVM to this many threads, for the whole process. UsageError below 1."""
     if threads < 1:
-        raise ValueError(f"threads must be at least 1, is {threads}")
+        raise UsageError(f"the number of threads must be at least 1, is {threads}")
     tvm = load_tvm()
     big_cores = 1
     tvm.get_global_func("runtime.config_threadpool")(big_cores, threads)

@@ -1,5 +1,6 @@
 """From a picture to what was found in it: boxes and masks in the picture's own pixels, with any engine."""
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -64,7 +65,7 @@ class Predictor:
     @classmethod
     def load(
         cls,
-        library: str,
+        library: str | os.PathLike[str],
         *,
         score_threshold: float = 0.0,
         only: Sequence[str] | None = None,

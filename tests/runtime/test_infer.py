@@ -119,6 +119,11 @@ def test_an_unknown_task(run: Run, write: Write, scene: np.ndarray, capsys) -> N
     assert "no task 'det_nothing'; it has: det_thing, seg_bright" in capsys.readouterr().err
 
 
+def test_no_threads(run: Run, write: Write, scene: np.ndarray, capsys) -> None:
+    assert run(write("a.png", scene), options=("--threads", "0")) == 2
+    assert "number of threads must be at least 1" in capsys.readouterr().err
+
+
 def test_an_output_folder_that_is_a_file(run: Run, write: Write, scene: np.ndarray, tmp_path: Path, capsys) -> None:
     (tmp_path / "out").write_text("in the way")
     assert run(write("a.png", scene)) == 2
