@@ -183,8 +183,15 @@ def snap(network: nn.Module, input_hw: tuple[int, int]) -> None:
     """
     for module in quantized(network):
         module.frozen.fill_(True)
-        if isinstance(module, QuantConv2d):
-            module.snap_in_next_pass()
+    units = [module for module in network.modules() if isinstance(module, QuantConv2d)]
+    hooks = [unit.register_forward_pre_hook(_snap_unit) for unit in units]
     network(torch.zeros(1, 3, *input_hw))
+    for hook in hooks:
+        hook.remove()
     for module in quantized(network):
         module.snapped = True
+
+
+def _snap_unit(unit: nn.Module, inputs: tuple[Any, ...]) -> None:
+    assert isinstance(unit, QuantConv2d)
+    unit.snap(*inputs)
