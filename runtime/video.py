@@ -21,12 +21,13 @@ class VideoReader:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise VideoError(f"{path}: no such file")
-        # without this, a file that is no video fills the screen with the attempts of every decoder
+        # without these, a file that is no video fills the screen with the attempts of every decoder
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._path = path
         self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
-            raise VideoError(f"{path}: not a video that can be decoded; convert it to MP4 (H.264)")
+            raise VideoError(f"{path}: not a video, damaged or cut short; copy it again, or convert it to MP4")
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if 0 < rate < 1000 else DEFAULT_RATE
         self.count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))

@@ -139,7 +139,8 @@ def test_a_threshold_that_is_no_score(run: Run, write: Write, scene: np.ndarray,
 
 
 def write_video(path: Path, frames: int) -> None:
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (128, 80))
+    code = cv2.VideoWriter.fourcc(*("mp4v" if path.suffix == ".mp4" else "MJPG"))
+    writer = cv2.VideoWriter(str(path), code, 10.0, (128, 80))
     for index in range(frames):
         writer.write(np.full((80, 128, 3), index % 12 * 20, np.uint8))
     writer.release()
@@ -155,6 +156,20 @@ def test_a_video_goes_in_and_a_video_comes_out(run: Run, tmp_path: Path) -> None
     assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 7
     assert [path.name for path in (tmp_path / "out" / "overlays").iterdir()] == ["drive.mp4"]
+
+
+def test_a_video_that_is_cut_short(run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What can be read is processed; that there should be more is said."""
+    write_video(tmp_path / "cut.avi", 20)
+    data = (tmp_path / "cut.avi").read_bytes()
+    (tmp_path / "cut.avi").write_bytes(data[: len(data) * 2 // 3])
+    (tmp_path / "none.mp4").write_bytes(data[:100])
+    assert run(tmp_path / "cut.avi", tmp_path / "none.mp4") == 1
+    assert 0 < len(results(tmp_path)["images"]) < 20
+    shown = capfd.readouterr()
+    assert "of 20 frames; it is cut short or damaged" in shown.out
+    assert "none.mp4: not a video" in shown.out
+    assert "moov" not in shown.err
 
 
 def test_ctrl_c_loses_nothing_that_was_done(library: Path, tmp_path: Path, repository: Path) -> None:
