@@ -15,6 +15,7 @@ from configs.fusion import absorbing_steps
 from configs.schema import PREFIXES, Config
 from quant.fake import ActivationQuantizer, QuantConv2d, Quantized
 from train.checkpoint import Checkpoint
+from train.data.dataset import Batch
 from train.errors import CheckpointError
 from train.losses import build_losses
 from train.models.multitask import MultiTaskNetwork
@@ -66,7 +67,7 @@ class Training(nn.Module):
         self.network = network
         self.losses = build_losses(config)
 
-    def forward(self, batches: list[Any]) -> dict[str, Tensor]:
+    def forward(self, batches: list[Batch]) -> dict[str, Tensor]:
         """Loss per task; each batch goes through the shared part once for all tasks it has labels for."""
         losses = {}
         for batch in batches:
