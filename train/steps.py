@@ -71,9 +71,11 @@ class Training(nn.Module):
         """Loss per task; each batch goes through the shared part once for all tasks it has labels for."""
         losses = {}
         for batch in batches:
-            outputs = self.network(batch.image, batch.tasks)
-            for task in batch.tasks:
-                losses[task] = self.losses[task](outputs, batch.targets[task])
+            image = batch.images().contiguous(memory_format=torch.channels_last)
+            outputs = self.network(image, batch.tasks)
+            for name in batch.tasks:
+                target = batch.boxes[name] if name in batch.boxes else batch.masks[name]
+                losses[name] = self.losses[name](outputs, target)
         return losses
 
     def freeze(self) -> None:
