@@ -109,6 +109,21 @@ class InputQuantizer(Quantized):
         return QuantTensor(image, INPUT_SHIFT, SIGNED_MAX)
 
 
+class WarmBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm whose running statistics are plain averages at first: they are true after one batch, not after fifty.
+
+    A short run can be folded, too.
+    """
+
+    LONG_RUN = 0.1
+
+    def forward(self, value: Tensor) -> Tensor:
+        """(N, C, H, W)."""
+        if self.training and self.num_batches_tracked is not None:
+            self.momentum = max(self.LONG_RUN, 1.0 / (int(self.num_batches_tracked) + 1))
+        return super().forward(value)
+
+
 class QuantConv2d(Quantized):
     """Convolution, batch norm (until absorbed), residual, ReLU, output quantization: the latter three where asked for.
 
@@ -134,7 +149,7 @@ class QuantConv2d(Quantized):
         self.conv = nn.Conv2d(
             channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=not batch_norm
         )
-        self.bn: nn.BatchNorm2d | None = nn.BatchNorm2d(channels_out) if batch_norm else None
+        self.bn: nn.BatchNorm2d | None = WarmBatchNorm2d(channels_out) if batch_norm else None
         self.relu = relu
         self.quantizer = ActivationQuantizer() if quantize_output else None
         self.register_buffer("weight_shift", torch.full((channels_out,), FIRST_SHIFT, dtype=torch.int64))

@@ -14,6 +14,7 @@ from quant.params import ACTIVATION_SHIFT_MAX, ACTIVATION_SHIFT_MIN, choose_acti
 
 SAMPLE = 4096  # values looked at per tensor by the error observer
 MOMENTUM = 0.1
+RISE = 0.5  # a saturated value has no gradient: growing outputs must not wait for their range
 EAGER = 16  # the first calls are all observed,
 PERIOD = 4  # then one in four
 
@@ -79,7 +80,7 @@ class ErrorObserver(Observer):
 
 
 class PeakObserver(Observer):
-    """Moving average of the largest absolute value."""
+    """The largest absolute value: follows a rise at once, half-way at a time, and a fall slowly."""
 
     peak: Tensor
 
@@ -91,7 +92,8 @@ class PeakObserver(Observer):
         return value
 
     def _update(self, samples: Sequence[Tensor], momentum: float) -> None:
-        self.peak.lerp_(torch.stack([sample.abs().amax() for sample in samples]).amax().float(), momentum)
+        peak = torch.stack([sample.abs().amax() for sample in samples]).amax().float()
+        self.peak.lerp_(peak, max(momentum, RISE) if peak > self.peak else momentum)
 
     def _best(self) -> int:
         return choose_activation_shift(float(self.peak))
