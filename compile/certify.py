@@ -20,6 +20,7 @@ class LayerCall:
     var: relax.Var
     layer: Layer
     arguments: tuple[relax.Expr, ...]
+    function: str
 
     @property
     def name(self) -> str:
@@ -33,7 +34,7 @@ def layer_calls(module: tvm.IRModule) -> Iterator[LayerCall]:
         if isinstance(value, relax.Call) and isinstance(value.op, relax.GlobalVar):
             function = module[value.op]
             if isinstance(function, relax.Function):
-                yield LayerCall(binding.var, layer_of(function), tuple(value.args))
+                yield LayerCall(binding.var, layer_of(function), tuple(value.args), str(value.op.name_hint))
 
 
 def certify(module: tvm.IRModule, parameters: Parameters) -> list[LayerBound]:

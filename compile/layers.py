@@ -169,9 +169,22 @@ class ChannelArgmax:
         return finished(self, [logits], op.astype(op.argmax(logits, axis=3), "uint8"))
 
 
-Layer = QuantizePixels | ConvLayer | AddLayer | Upsample2x | ConcatLayer | AveragePool | ChannelArgmax
+@dataclass(frozen=True)
+class FlattenMaps:
+    """maps int8 (1, h, w, anchors * fields) of all strides -> int8 (N, fields): one row an anchor, map by map, row by row."""
+
+    kind: ClassVar[str] = "flatten_maps"
+    fields: int
+
+    def build(self, shapes: Sequence[Shape]) -> relax.Function:
+        maps = [tensor(f"map{index}", shape, "int8") for index, shape in enumerate(shapes)]
+        rows = [op.reshape(value, (-1, self.fields)) for value in maps]
+        return finished(self, maps, op.concat(rows, axis=0) if len(rows) > 1 else rows[0])
+
+
+Layer = QuantizePixels | ConvLayer | AddLayer | Upsample2x | ConcatLayer | AveragePool | ChannelArgmax | FlattenMaps
 LAYERS: dict[str, type[Layer]] = {
-    layer.kind: layer for layer in (QuantizePixels, ConvLayer, AddLayer, Upsample2x, ConcatLayer, AveragePool, ChannelArgmax)
+    layer.kind: layer for layer in (QuantizePixels, ConvLayer, AddLayer, Upsample2x, ConcatLayer, AveragePool, ChannelArgmax, FlattenMaps)
 }
 
 

@@ -10,6 +10,7 @@ from compile.layers import (
     AveragePool,
     ChannelArgmax,
     ConcatLayer,
+    FlattenMaps,
     Layer,
     QuantizePixels,
     Shape,
@@ -92,6 +93,25 @@ def channel_argmax_kernel(layer: ChannelArgmax, shapes: Sequence[Shape]) -> tirx
     return te.create_prim_func([logits, out])
 
 
+def flatten_maps_kernel(layer: FlattenMaps, shapes: Sequence[Shape]) -> tirx.PrimFunc:
+    maps = [te.placeholder(shape, "int8", f"map{index}") for index, shape in enumerate(shapes)]
+    counts = [shape[1] * shape[2] * shape[3] // layer.fields for shape in shapes]
+
+    def value(row: tirx.Expr, field: tirx.Expr) -> tirx.Expr:
+        selected: tirx.Expr | None = None
+        for index in reversed(range(len(maps))):
+            width, channels = shapes[index][2:]
+            flat = tirx.max(row - sum(counts[:index]), 0) * layer.fields + field
+            cell = flat // channels
+            part = maps[index][0, cell // width, cell % width, flat % channels]
+            last = selected is None
+            selected = part if last else tirx.if_then_else(row < sum(counts[: index + 1]), part, selected)
+        return selected
+
+    out = te.compute((sum(counts), layer.fields), value, name="out")
+    return te.create_prim_func([*maps, out])
+
+
 _KERNELS = {
     QuantizePixels: quantize_pixels_kernel,
     AddLayer: add_kernel,
@@ -99,6 +119,7 @@ _KERNELS = {
     ConcatLayer: concat_kernel,
     AveragePool: average_pool_kernel,
     ChannelArgmax: channel_argmax_kernel,
+    FlattenMaps: flatten_maps_kernel,
 }
 
 

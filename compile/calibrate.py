@@ -1,0 +1,1 @@
+def calibrated_model(*a): raise NotImplementedError

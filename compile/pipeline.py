@@ -1,0 +1,81 @@
+"""The one place where the order of the passes lives.
+
+    ONNX of step 2   --import-->   Q/DQ graph   --INTEGER-->   int-inference module   --LOWERING-->   code for a target
+    ONNX of step 0/1 --import-->   float graph  --FOLDING-->   folded graph  --SCALES-->   calibrated ONNX, which then is "step 2"
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm import relax
+from tvm.ir.instrument import DumpIR
+from tvm.relax.ir.instrument import WellFormedInstrument
+
+from compile.files import Parameters
+from compile.importer import ImportedModel
+from compile.passes.add_post_processing import AddPostProcessing, Description
+from compile.passes.lower_layers import LowerLayers
+from compile.passes.merge_tasks import MergeTasks
+from compile.passes.to_integer import ToInteger
+
+
+def run_passes(module: tvm.IRModule, passes: Sequence[tvm.ir.transform.Pass], dump: Path | None) -> tvm.IRModule:
+    """Runs passes one after the other, the module checked for well-formedness after each and, with `dump`, written there."""
+    instruments: list[tvm.ir.instrument.PassInstrument] = [WellFormedInstrument()]
+    if dump is not None:
+        dump.mkdir(parents=True, exist_ok=True)
+        instruments.append(DumpIR(str(dump)))
+    with tvm.transform.PassContext(opt_level=3, instruments=instruments):
+        return tvm.transform.Sequential(list(passes))(module)
+
+
+def integer_passes(
+    parameters: Parameters,
+    tensor_of_layer: dict[str, str],
+    tasks: Sequence[Mapping[str, Any]],
+    output_names: Sequence[str],
+    description: Description,
+) -> list[tvm.ir.transform.Pass]:
+    return [
+        MergeTasks(),  # before anything depends on a tensor being there once
+        ToInteger(parameters, tensor_of_layer),
+        AddPostProcessing(parameters, tasks, output_names, description),
+    ]
+
+
+def lowering_passes(parameters: Parameters) -> list[tvm.ir.transform.Pass]:
+    tensors = {name: tvm.runtime.tensor(value) for name, value in parameters.items()}
+    return [
+        relax.transform.BindParams("main", tensors),
+        LowerLayers(),  # packs weights, so after they are constants
+        relax.transform.ToNonDataflow(),
+        relax.transform.RemovePurityChecking(),
+        relax.transform.CallTIRRewrite(),
+        relax.transform.StaticPlanBlockMemory(),
+        relax.transform.LowerAllocTensor(),
+        relax.transform.KillAfterLastUse(),
+        relax.transform.LowerRuntimeBuiltin(),
+        relax.transform.ComputePrimValue(),
+        relax.transform.VMShapeLower(),
+        relax.transform.AttachGlobalSymbol(),
+    ]
+
+
+def to_integer_module(
+    imported: ImportedModel, tasks: Sequence[Mapping[str, Any]], dump: Path | None = None
+) -> tuple[tvm.IRModule, Parameters, dict[str, str], Description]:
+    """Q/DQ graph -> integer module with post-processing, its parameters, layer -> ONNX tensor, and the tasks' description."""
+    parameters, tensor_of_layer, description = dict(imported.parameters), dict[str, str](), Description()
+    passes = integer_passes(parameters, tensor_of_layer, tasks, imported.output_names, description)
+    module = run_passes(imported.module, passes, dump)
+    return module, parameters, tensor_of_layer, description
+
+
+def compile_module(
+    module: tvm.IRModule, parameters: Parameters, target: tvm.target.Target, dump: Path | None = None
+) -> relax.VMExecutable:
+    """Integer module and weights -> code. The lowering passes run here, so that the code generator sees their result only."""
+    lowered = run_passes(module, lowering_passes(parameters), dump)
+    return relax.build(lowered, target, relax_pipeline=tvm.transform.Sequential([]))

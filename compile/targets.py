@@ -1,0 +1,35 @@
+"""Targets by the names that `--target` takes, as TVM wants them."""
+
+import platform
+from typing import Any
+
+import tvm
+
+from compile.errors import CompileError
+
+# Every name is x86-64 with the features of a family of processors; `plain` runs on any.
+FAMILIES = {
+    "avx512-vnni": "cascadelake",
+    "vnni256": "alderlake",
+    "avx2": "haswell",
+    "plain": "x86-64",
+}
+NAMES = ("native", *FAMILIES)
+
+
+def host_processor() -> str:
+    """LLVM's name of this machine's processor."""
+    return str(tvm.get_global_func("target.llvm_get_system_cpu")())
+
+
+def describe_target(name: str) -> dict[str, Any]:
+    """What the manifest records, and what `llvm_target` builds for. Raises CompileError for an unknown name."""
+    if name not in NAMES:
+        raise CompileError(f"--target {name}: unknown; use one of {', '.join(NAMES)}")
+    if name != "native" and platform.machine() not in ("x86_64", "AMD64"):
+        raise CompileError(f"--target {name}: for x86-64 processors, this machine is {platform.machine()}; use native")
+    return {"name": name, "kind": "llvm", "mcpu": FAMILIES.get(name) or host_processor(), "machine": platform.machine()}
+
+
+def llvm_target(description: dict[str, Any]) -> tvm.target.Target:
+    return tvm.target.Target({"kind": description["kind"], "mcpu": description["mcpu"]})
