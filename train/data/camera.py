@@ -1,7 +1,7 @@
 """The pinhole camera of a scene: metres in front of the car to pixels.
 
-Axes: x to the right, y up from the road, z forward, all in metres, the camera above (0, 0). Only additions, products, quotients and square roots are used
-(correctly rounded by IEEE 754), so that a scene is the same on every machine.
+Axes: x to the right, y up from the road, z forward, all in metres, the camera above (0, 0). Only additions, products,
+quotients and square roots are used (correctly rounded by IEEE 754), so that a scene is the same on every machine.
 """
 
 from collections.abc import Sequence

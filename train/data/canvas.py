@@ -1,7 +1,7 @@
 """What a scene is painted on: the picture, and a map that says for every pixel which surface is seen there.
 
-Everything is painted from far to near into both. All labels (class masks, lane kinds, boxes, hidden parts), the depth for fog and the lamps at night are then
-table look-ups by surface number, and therefore always agree with the picture.
+Everything is painted from far to near into both. All labels (class masks, lane kinds, boxes, hidden parts), the depth
+for fog and the lamps at night are then table look-ups by surface number, and therefore always agree with the picture.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,9 @@ GROUND = 0.0  # depth of surfaces that lie on the ground: their depth follows fr
 
 @dataclass(frozen=True)
 class Surface:
-    """One surface: class of seg_default, kind of lane marking, depth in metres, grain of its texture, whether it shines, part of which object."""
+    """One surface: class of seg_default, kind of lane marking, depth in metres, grain of its texture, whether it
+    shines, part of which object.
+    """
 
     label: int
     lane: int = NO_LINE
@@ -32,7 +34,9 @@ class Surface:
 
 @dataclass
 class Thing:
-    """An object that gets boxes: (task, class) of the whole, and of its parts by part number; its surfaces are numbered first..last."""
+    """An object that gets boxes: (task, class) of the whole, and of its parts by part number; its surfaces are numbered
+    first..last.
+    """
 
     kind: tuple[str, int]
     parts: dict[int, tuple[str, int]]
@@ -118,7 +122,9 @@ class Canvas:
         return thing
 
     def end(self, thing: Thing) -> None:
-        """Close an object: remembers where it was painted and how many pixels each part covers before anything nearer hides it."""
+        """Close an object: remembers where it was painted and how many pixels each part covers before anything nearer
+        hides it.
+        """
         thing.last = len(self.surfaces) - 1
         if self._extent is not None:
             left, top, right, bottom = self._extent

@@ -1,7 +1,7 @@
 """The training data of a group of tasks: sources opened, pictures resized, augmented and put into batches.
 
-Which picture comes when is not decided here but in `train.order`: an item is asked for as (picture, draw), and is a pure function of the two. That is what makes a
-resumed run see the same pixels.
+Which picture comes when is not decided here but in `train.order`: an item is asked for as (picture, draw), and is a
+pure function of the two. That is what makes a resumed run see the same pixels.
 """
 
 from collections import OrderedDict
@@ -31,7 +31,9 @@ CACHE_BYTES = 192 << 20  # per loading process: small data sets are decoded or d
 
 @dataclass
 class BoxTargets:
-    """Boxes of one picture as tensors: boxes (n, 4) float32 x1, y1, x2, y2 in pixels of the input, classes (n,) int64, ignore (n,) bool."""
+    """Boxes of one picture as tensors: boxes (n, 4) float32 x1, y1, x2, y2 in pixels of the input, classes (n,) int64,
+    ignore (n,) bool.
+    """
 
     boxes: torch.Tensor
     classes: torch.Tensor
@@ -42,7 +44,8 @@ class BoxTargets:
 class Batch:
     """N training pictures with their labels. Not frozen, so that Fabric can move it to a device.
 
-    `pictures` uint8 (N, 3, H, W) RGB; `boxes` per detection task one BoxTargets per picture, `masks` per segmentation task uint8 (N, H, W), 255 ignored.
+    `pictures` uint8 (N, 3, H, W) RGB; `boxes` per detection task one BoxTargets per picture, `masks` per segmentation
+    task uint8 (N, H, W), 255 ignored.
     """
 
     tasks: tuple[str, ...]
@@ -80,7 +83,8 @@ def open_source(source: object) -> Source:
 
 
 class TaskDataset(Dataset[Sample]):
-    """The pictures of a group of tasks with equal data, ready for the network: item (picture, draw) is a Sample of size `crop_hw`.
+    """The pictures of a group of tasks with equal data, ready for the network: item (picture, draw) is a Sample of size
+    `crop_hw`.
 
     `split` is "train" or "val". DataError if a source does not label one of the tasks, or labels other classes.
     """
@@ -130,7 +134,8 @@ class TaskDataset(Dataset[Sample]):
             wrong = mask[(mask >= count) & (mask != IGNORE)]
             if wrong.size:
                 raise DataError(
-                    f"a mask of task {name} holds class {int(wrong[0])}, the config has {count} classes; map it to one of them or to {IGNORE}"
+                    f"a mask of task {name} holds class {int(wrong[0])}, the config has {count} classes; "
+                    f"map it to one of them or to {IGNORE}"
                 )
         return Sample(sample.picture, boxes, masks)
 
@@ -138,12 +143,14 @@ class TaskDataset(Dataset[Sample]):
         for name, task in self._tasks.items():
             if name not in source.classes:
                 raise DataError(
-                    f"{where}: has no labels of task {name} (it labels {', '.join(source.classes) or 'nothing'}); give that task other data"
+                    f"{where}: has no labels of task {name} (it labels {', '.join(source.classes) or 'nothing'}); "
+                    "give that task other data"
                 )
             theirs, ours = source.classes[name], tuple(entry.name for entry in task.classes)
             if theirs is not None and theirs != ours:
                 raise DataError(
-                    f"{where}: the classes of task {name} are {theirs}, the config's are {ours}; make names and order equal"
+                    f"{where}: the classes of task {name} are {theirs}, the config's are {ours}; "
+                    "make names and order equal"
                 )
 
 

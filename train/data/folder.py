@@ -1,4 +1,5 @@
-"""The data format on disk: images/, annotations.json (COCO boxes of all detection tasks), masks/TASK/STEM.png (class index, 255 ignored).
+"""The data format on disk: images/, annotations.json (COCO boxes of all detection tasks), masks/TASK/STEM.png (class
+index, 255 ignored).
 
 A category belongs to the task that its `supercategory` names; categories of a task, by id, are its classes in order.
 """
@@ -59,7 +60,8 @@ class FolderSource:
         size = picture.shape[:2]
         if size != (entry["height"], entry["width"]):
             raise DataError(
-                f"{path}: is {size[0]} x {size[1]} pixels, {self._file} says {entry['height']} x {entry['width']}; correct the entry"
+                f"{path}: is {size[0]} x {size[1]} pixels, {self._file} says {entry['height']} x {entry['width']}; "
+                "correct the entry"
             )
         rows = self._annotations.get(entry["id"], [])
         boxes = {task: Boxes.of([row for name, row in rows if name == task]) for task in self._box_classes}
@@ -101,17 +103,18 @@ class FolderSource:
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Class indices (h, w) of a mask file. DataError if it is missing, no 8 bit single channel PNG, or of another size."""
+    """Class indices (h, w) of a mask file. DataError if it is missing, no 8 bit grey PNG, or of another size."""
     if not path.is_file():
         raise DataError(
-            f"{path}: no such mask; every picture needs one per segmentation task (all 255 if nothing is labelled)"
+            f"{path}: no such mask; every picture needs one per segmentation task (255 where nothing is labelled)"
         )
     mask = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
     if mask is None:
         raise DataError(f"{path}: cannot be decoded; write the mask again as PNG")
     if mask.ndim != 2 or mask.dtype != np.uint8:
         raise DataError(
-            f"{path}: has shape {mask.shape} and type {mask.dtype}; a mask is an 8 bit single channel PNG of class indices"
+            f"{path}: has shape {mask.shape} and type {mask.dtype}; "
+            "a mask is an 8 bit single channel PNG of class indices"
         )
     if mask.shape != size:
         raise DataError(
@@ -121,7 +124,7 @@ def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 class FolderWriter:
-    """Writes samples in the format; `close` writes annotations.json. `classes` per detection task make the categories."""
+    """Writes samples in the format, annotations.json at the end. `classes` of detection tasks make the categories."""
 
     def __init__(self, folder: Path, classes: Mapping[str, tuple[str, ...]]) -> None:
         self._folder = folder

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes of one task in one picture: boxes (n, 4) float32 x1, y1, x2, y2 in pixels, classes (n,) int64, ignore (n,) bool.
+    """Boxes of one task in one picture: boxes (n, 4) float32 x1, y1, x2, y2 in pixels, classes (n,) int64, ignore (n,)
+    bool.
 
     An ignored box shows something that is neither to be found nor an error if found: mostly hidden, cut off, or tiny.
     """
@@ -29,7 +30,9 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Sample:
-    """Picture (h, w, 3) uint8 RGB; per labelled detection task its boxes, per labelled segmentation task its mask (h, w) uint8, 255 ignored."""
+    """Picture (h, w, 3) uint8 RGB; per labelled detection task its boxes, per labelled segmentation task its mask (h,
+    w) uint8, 255 ignored.
+    """
 
     picture: NDArray[np.uint8]
     boxes: Mapping[str, Boxes]
@@ -42,7 +45,9 @@ class Sample:
 
 
 class Source(Protocol):
-    """A sequence of samples, made when asked for. `classes`: class names per labelled task (segmentation on disk: unnamed, None)."""
+    """A sequence of samples, made when asked for. `classes`: class names per labelled task (segmentation on disk:
+    unnamed, None).
+    """
 
     @property
     def classes(self) -> Mapping[str, tuple[str, ...] | None]: ...

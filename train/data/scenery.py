@@ -12,7 +12,8 @@ from train.data.road import Road
 Random = np.random.Generator
 
 WALLS: tuple[Colour, ...] = (
-    (168, 120, 96), (196, 180, 152), (142, 142, 146), (206, 200, 190), (120, 84, 70), (176, 152, 112), (96, 110, 126), (214, 176, 138), (150, 160, 150),
+    (168, 120, 96), (196, 180, 152), (142, 142, 146), (206, 200, 190), (120, 84, 70), (176, 152, 112),
+    (96, 110, 126), (214, 176, 138), (150, 160, 150),
 )  # fmt: skip
 SKIES: dict[str, tuple[Colour, Colour]] = {
     "clear": ((74, 128, 196), (192, 214, 232)),
@@ -70,7 +71,9 @@ def draw_skyline(canvas: Canvas, rng: Random, urban: bool) -> None:
 def draw_building(
     canvas: Canvas, rng: Random, road: Road, side: int, distance: float, near: float, far: float, lit: float
 ) -> None:
-    """A house along the road from z = near to far, `distance` metres beside the road; `lit`: share of windows with light."""
+    """A house along the road from z = near to far, `distance` metres beside the road; `lit`: share of windows with
+    light.
+    """
     edge = road.right if side > 0 else road.left
     x0, x1 = road.at(edge + side * distance, near), road.at(edge + side * distance, far)
     depth = 10.0 + 8 * rng.random()
@@ -91,7 +94,8 @@ def draw_building(
         canvas.polygon(_wall(canvas, start, stop, height - 0.5, height, 0.0, 1.0), band, surface)
         length = ((stop[0] - start[0]) ** 2 + (stop[1] - start[1]) ** 2) ** 0.5
         count = max(1, int(length / (2.4 + 1.6 * style[0])))
-        dark, light = [], []
+        dark: list[Pixels] = []
+        light: list[Pixels] = []
         for floor in range(floors):
             low = 3.1 * floor + (1.0 if floor else 0.5)
             for column in range(count):
@@ -112,7 +116,8 @@ def _wall(
     first: float,
     last: float,
 ) -> Pixels:
-    """A rectangle on the wall over the ground line from start to stop, from the shares `first` to `last` of its length."""
+    """A rectangle on the wall over the ground line from start to stop,
+    from the shares `first` to `last` of its length."""
 
     def at(share: float) -> tuple[float, float]:
         return start[0] + (stop[0] - start[0]) * share, max(0.8, start[1] + (stop[1] - start[1]) * share)

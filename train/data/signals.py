@@ -15,7 +15,9 @@ RED, BLUE, WHITE, GREEN, YELLOW = (196, 26, 34), (24, 76, 160), (236, 236, 232),
 
 
 def draw_traffic_light(canvas: Canvas, rng: Random, x: float, z: float, *, state: int, arm: float) -> None:
-    """A light on a pole at (x, z) metres; `arm`: how far over the road it hangs (0: on the pole); state 0 red, 1 amber, 2 green."""
+    """A light on a pole at (x, z) metres; `arm`: how far over the road it hangs (0: on the pole); state 0 red, 1 amber,
+    2 green.
+    """
     camera = canvas.camera
     pole = canvas.add(Surface(POLE, depth=z, grain=5))
     low = 5.0 if arm else 2.3 + 0.5 * rng.random()

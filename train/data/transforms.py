@@ -30,7 +30,9 @@ class Augmentation(Protocol):
 
 
 def min_max_size(source_hw: tuple[int, int], resize_hw: tuple[int, int]) -> tuple[int, int]:
-    """The size of `min_max_pairs`: shorter side to resize_hw[0] unless the longer would exceed resize_hw[1]; sides to the nearest integer."""
+    """The size of `min_max_pairs`: shorter side to resize_hw[0] unless the longer would exceed resize_hw[1]; sides to
+    the nearest integer.
+    """
     shorter, longer = sorted(source_hw)
     to, of = resize_hw[0], shorter
     if longer * resize_hw[0] > resize_hw[1] * shorter:
@@ -56,7 +58,9 @@ def resize(sample: Sample, hw: tuple[int, int]) -> Sample:
 
 
 def crop(sample: Sample, top: int, left: int, hw: tuple[int, int]) -> Sample:
-    """The window of size hw at (top, left); what lies outside is pixel 128 and ignored. Boxes cut off for the most part are ignored, those outside dropped."""
+    """The window of size hw at (top, left); what lies outside is pixel 128 and ignored. Boxes cut off for the most part
+    are ignored, those outside dropped.
+    """
     height, width = sample.picture.shape[:2]
     bottom, right = min(top + hw[0], height), min(left + hw[1], width)
     picture = np.full((*hw, 3), PAD_PIXEL, np.uint8)

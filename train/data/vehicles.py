@@ -1,4 +1,6 @@
-"""Vehicles: a side profile drawn out to the vehicle's width, placed and turned on the road, with its faces seen from the camera."""
+"""Vehicles: a side profile drawn out to the vehicle's width, placed and turned on the road, with its faces seen from
+the camera.
+"""
 
 from dataclasses import dataclass
 
@@ -24,8 +26,10 @@ CIRCLE = np.array(
 
 @dataclass(frozen=True)
 class Model:
-    """A kind of vehicle. Profile: (along, height) from rear bottom over the roof to front bottom, along from 0 (rear) to 1 (front), height in metres;
-    `glass`: the profile segments that are windows; `windows`: the side windows; `axles`: where the wheels are, along."""
+    """A kind of vehicle. Profile: (along, height) from rear bottom over the roof to front bottom, along from 0 (rear)
+    to 1 (front), height in metres; `glass`: the profile segments that are windows; `windows`: the side windows;
+    `axles`: where the wheels are, along.
+    """
 
     length: float
     width: float
@@ -40,18 +44,22 @@ class Model:
 MODELS: dict[str, Model] = {
     "sedan": Model(
         4.6, 1.8,
-        ((0, 0.3), (0, 0.75), (0.02, 0.98), (0.12, 1.03), (0.27, 1.42), (0.54, 1.44), (0.71, 0.98), (0.96, 0.8), (1, 0.62), (1, 0.3)),
-        (3, 5), (((0.17, 1.0), (0.28, 1.36), (0.41, 1.38), (0.41, 1.0)), ((0.43, 1.0), (0.43, 1.38), (0.53, 1.38), (0.67, 1.0))), (0.18, 0.81), 0.32, 0.78,
+        ((0, 0.3), (0, 0.75), (0.02, 0.98), (0.12, 1.03), (0.27, 1.42), (0.54, 1.44), (0.71, 0.98), (0.96, 0.8),
+        (1, 0.62), (1, 0.3)),
+        (3, 5), (((0.17, 1.0), (0.28, 1.36), (0.41, 1.38), (0.41, 1.0)), ((0.43, 1.0), (0.43, 1.38), (0.53, 1.38),
+        (0.67, 1.0))), (0.18, 0.81), 0.32, 0.78,
     ),
     "hatchback": Model(
         3.9, 1.72,
         ((0, 0.3), (0, 0.95), (0.09, 1.45), (0.55, 1.52), (0.76, 1.02), (0.97, 0.85), (1, 0.62), (1, 0.3)),
-        (1, 3), (((0.1, 1.02), (0.15, 1.4), (0.38, 1.44), (0.38, 1.02)), ((0.4, 1.02), (0.4, 1.44), (0.54, 1.45), (0.71, 1.02))), (0.17, 0.81), 0.31, 0.88,
+        (1, 3), (((0.1, 1.02), (0.15, 1.4), (0.38, 1.44), (0.38, 1.02)), ((0.4, 1.02), (0.4, 1.44), (0.54, 1.45),
+        (0.71, 1.02))), (0.17, 0.81), 0.31, 0.88,
     ),
     "suv": Model(
         4.7, 1.95,
         ((0, 0.4), (0, 1.1), (0.06, 1.7), (0.58, 1.76), (0.74, 1.18), (0.97, 1.05), (1, 0.8), (1, 0.38)),
-        (1, 3), (((0.08, 1.15), (0.11, 1.62), (0.36, 1.66), (0.36, 1.15)), ((0.38, 1.15), (0.38, 1.66), (0.56, 1.68), (0.69, 1.18))), (0.18, 0.81), 0.38, 1.0,
+        (1, 3), (((0.08, 1.15), (0.11, 1.62), (0.36, 1.66), (0.36, 1.15)), ((0.38, 1.15), (0.38, 1.66),
+        (0.56, 1.68), (0.69, 1.18))), (0.18, 0.81), 0.38, 1.0,
     ),
     "van": Model(
         5.4, 2.0,
@@ -66,10 +74,18 @@ MODELS: dict[str, Model] = {
     "bus": Model(
         11.0, 2.5,
         ((0, 0.4), (0, 1.6), (0, 2.7), (0.01, 3.05), (0.99, 3.05), (1, 2.75), (1, 1.25), (1, 0.35)),
-        (1, 5), tuple(((x, 1.4), (x, 2.5), (x + 0.125, 2.5), (x + 0.125, 1.4)) for x in (0.04, 0.18, 0.32, 0.46, 0.6, 0.74, 0.86)), (0.22, 0.8), 0.48, 0.95,
+        (1, 5), tuple(((x, 1.4), (x, 2.5), (x + 0.125, 2.5),
+        (x + 0.125, 1.4)) for x in (0.04, 0.18, 0.32, 0.46, 0.6, 0.74, 0.86)), (0.22, 0.8), 0.48, 0.95,
     ),
 }  # fmt: skip
 
+# Colour of a lamp by (front, shining).
+LAMPS: dict[tuple[bool, bool], Colour] = {
+    (True, True): (255, 250, 225),
+    (True, False): (206, 212, 216),
+    (False, True): (255, 36, 28),
+    (False, False): (168, 22, 20),
+}
 GLASS: Colour = (38, 46, 56)
 PAINTS: tuple[Colour, ...] = (
     (228, 228, 226), (190, 193, 198), (120, 124, 130), (44, 46, 50), (24, 24, 27), (150, 28, 30), (30, 58, 122),
@@ -232,10 +248,7 @@ def _draw_end(painter: _Painter, half: float, *, front: bool, lamps: bool, brigh
     elif model.length > 8:
         canvas.polygon(box(-0.02, 0.02, base, model.profile[1][1]), (60, 60, 62))
     canvas.polygon(box(-0.26, 0.26, base + 0.2, base + 0.34), (226, 226, 214))
-    if front:
-        colour = (255, 250, 225) if bright else (206, 212, 216)
-    else:
-        colour = (255, 36, 28) if bright else (168, 22, 20)
+    colour = LAMPS[front, bright]
     for left, right in ((-0.96 * half, -0.62 * half), (0.62 * half, 0.96 * half)):
         shape = box(left, right, centre - 0.22, centre)
         canvas.polygon(shape, colour, lamp)

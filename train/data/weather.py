@@ -17,7 +17,9 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Weather:
-    """`light`: percent of daylight; `fog`: metres at which half of a colour is left, 0 for none; rain, snow: strength in 0..1."""
+    """`light`: percent of daylight; `fog`: metres at which half of a colour is left, 0 for none; rain, snow: strength
+    in 0..1.
+    """
 
     sky: str
     light: int
@@ -54,7 +56,7 @@ def plan_weather(rng: Random) -> Weather:
         )
     if hour < 0.78:
         return Weather("dusk", 46 + int(rng.integers(22)), 14, fog, rain, snow, rng.random())
-    return Weather("night", 20 + int(rng.integers(18)), -8, fog, rain, snow, rng.random())
+    return Weather("night", 26 + int(rng.integers(18)), -8, fog, rain, snow, rng.random())
 
 
 def apply_weather(canvas: Canvas, rng: Random, weather: Weather) -> Bytes:
