@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from configs.schema import Config
@@ -23,7 +22,7 @@ from quant.postprocess import detection_attributes, detection_post_processing, s
 from runtime.predict import Predictor
 from runtime.schema import InputGeometry, Reader, Task, read_task
 from train.checkpoint import load_checkpoint
-from train.errors import EvaluationError
+from train.errors import EvaluationError, TrainError
 from train.export import network_image, open_session
 from train.float_decode import FLOAT_SCORE_SHIFT, decode_float
 from train.steps import prepare
@@ -132,7 +131,9 @@ def onnx_engine(path: Path, config: Config, ctx: str = "cpu") -> HeadsEngine:
     try:
         model = onnx.load(str(path))
         session = open_session(path, gpu=None if ctx == "cpu" else int(ctx.split(",")[0]))
-    except (DecodeError, RuntimeError, ValueError, OSError) as error:  # ONNX Runtime's errors are RuntimeErrors
+    except TrainError:
+        raise
+    except Exception as error:  # protobuf and ONNX Runtime raise classes of their own
         raise EvaluationError(f"{path}: not a valid ONNX model ({str(error)[:120]}); export it again") from None
     names = [output.name for output in session.get_outputs()]
     size = tuple(session.get_inputs()[0].shape[2:])

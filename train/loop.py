@@ -102,9 +102,10 @@ class StepTrainer:
             means = {name: total / self.plan.iterations_per_epoch for name, total in self.sums.items()}
             self.sums = {}
             if self.fabric.is_global_zero:
-                row = {"step": self.plan.step, "epoch": epoch, "iteration": self.done}
-                row |= {"seconds": round(time.monotonic() - self._began, 1)}
-                row |= {"learning_rate": self.plan.learning_rate(self.done - 1), **means}
+                row: dict[str, float] = {"step": self.plan.step, "epoch": epoch, "iteration": self.done}
+                row["seconds"] = round(time.monotonic() - self._began, 1)
+                row["learning_rate"] = self.plan.learning_rate(self.done - 1)
+                row.update(means)
                 append_result(self.run.folder / "results.csv", row)
             self._save(self.run.epoch(self.plan.step, epoch))
         elif time.monotonic() - self._saved > SAVE_SECONDS:
@@ -148,7 +149,8 @@ class StepTrainer:
 
 def _parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weights of convolutions decay; biases and batch norms do not."""
-    decayed, rest = [], []
+    decayed: list[torch.nn.Parameter] = []
+    rest: list[torch.nn.Parameter] = []
     for _, parameter in module.named_parameters():
         if parameter.requires_grad:
             (decayed if parameter.ndim > 1 else rest).append(parameter)

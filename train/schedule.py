@@ -50,3 +50,8 @@ def make_plan(config: Config, step: int, *, pipeline_test: bool, pictures: int, 
         return Plan(step, settings, test.epochs, test.iterations_per_epoch, test.batch_size)
     iterations = math.ceil(pictures / (settings.batch_size * world))
     return Plan(step, settings, settings.epochs, iterations, settings.batch_size)
+
+
+def epochs_after(config: Config, step: int) -> int:
+    """Epochs that the training steps after `step` will take."""
+    return sum(entry.epochs for entry in config.solver[step + 1 :] if isinstance(entry, TrainingStep))

@@ -14,7 +14,7 @@ from train.feed import Feed
 from train.loop import StepTrainer
 from train.progress import Reporter
 from train.run import Run, enter, identity, previous_checkpoint
-from train.schedule import make_plan
+from train.schedule import epochs_after, make_plan
 from train.steps import Prepared, prepare
 
 
@@ -57,12 +57,11 @@ def train_step(request: Request) -> None:
         run.folder.mkdir(parents=True, exist_ok=True)
         run.clear(step)
         write_atomically(run.folder / "config.json", (config.resolved() + "\n").encode())
-    later = 0 if request.pipeline_test else feed.pictures * sum(config.solver[s].epochs for s in range(step + 1, 3))
     reporter = Reporter(
         plan,
         0 if start is None else int(start.progress["iteration"]),
         log_every=config.env.log_every,
-        later_pictures=later,
+        later_pictures=0 if request.pipeline_test else feed.pictures * epochs_after(config, step),
         folder=run.folder,
         quiet=request.quiet or not fabric.is_global_zero,
     )

@@ -20,6 +20,8 @@ from train.errors import CheckpointError
 from train.losses import build_losses
 from train.models.multitask import MultiTaskNetwork
 
+SMALL_HW = (128, 128)  # one cell at the coarsest stride there is
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -49,7 +51,7 @@ class Prepared:
         network = self.network.network
         network.eval()
         if self.mode != "kFloatTraining":
-            snap(network, self.config.input_hw)
+            snap(network)
         return Export(network, self.config.output_names)
 
     def output_shifts(self) -> dict[str, int] | None:
@@ -179,7 +181,7 @@ def unfreeze(network: nn.Module) -> None:
 
 
 @torch.no_grad()
-def snap(network: nn.Module, input_hw: tuple[int, int]) -> None:
+def snap(network: nn.Module) -> None:
     """Puts all weights and biases on their grids, by one forward pass in which each layer sees its input's shift.
 
     CertificateError naming a layer that cannot keep the bound.
@@ -188,7 +190,7 @@ def snap(network: nn.Module, input_hw: tuple[int, int]) -> None:
         module.frozen.fill_(True)
     units = [module for module in network.modules() if isinstance(module, QuantConv2d)]
     hooks = [unit.register_forward_pre_hook(_snap_unit) for unit in units]
-    network(torch.zeros(1, 3, *input_hw))
+    network(torch.zeros(1, 3, *SMALL_HW))
     for hook in hooks:
         hook.remove()
     for module in quantized(network):
