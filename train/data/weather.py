@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.data.canvas import GROUND, Canvas
+from train.data.classes import LANE, ROAD
 
 Random = np.random.Generator
 Bytes = NDArray[np.uint8]
@@ -200,7 +201,7 @@ def _lie_snow(canvas: Canvas, rng: Random, image: Bytes, strength: float) -> Byt
     share_of = np.zeros(len(canvas.surfaces), np.int16)
     for number, surface in enumerate(canvas.surfaces):
         if surface.depth == GROUND:
-            share_of[number] = round(strength * (90 if surface.grain < 20 and number > 2 else 190))
+            share_of[number] = round(strength * (110 if surface.label in (ROAD, LANE) else 230))
     patches = cv2.resize(
         rng.integers(0, 256, (24, 40), dtype=np.uint8), (columns, rows), interpolation=cv2.INTER_LINEAR_EXACT
     )
