@@ -1,0 +1,64 @@
+"""A run small enough for a test: the real code and configs, two tasks, 128x256 pixels, four iterations a step."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from train.train import main
+
+MULTITASK = """
+tasks = [det_person, seg_lane]
+pipeline_test = {"epochs": 2, "iterations_per_epoch": 2, "batch_size": 1, "pictures": 2}
+int_inference_export_input_shape = {"image": (1, 128, 256, 3), "im_hw": (1, 2)}
+"""
+UTILS = """
+crop_hw = (128, 256)
+resize_hw = (128, 256)
+load_threads = 1
+geometries = [
+    {"name": "tiny", "source_hw": (256, 512), "pyramid_hw": (128, 256), "height": 128, "width": 256},
+]
+"""
+TASK = """
+_scenes = {"kind": "scenes", "seed": 1, "count": 4, "sizes": [(256, 512)]}
+data = {"train": [_scenes], "val": [_scenes]}
+"""
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """Config file and run folder of all three steps."""
+
+    config: Path
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def tiny_config(repository: Path) -> Callable[[Path], Path]:
+    """Makes the tiny config in a folder, from a copy of the resize config; returns its file."""
+    return lambda folder: _tiny_config(repository, folder)
+
+
+def _tiny_config(repository: Path, folder: Path) -> Path:
+    target = folder / "tiny"
+    shutil.copytree(repository / "configs/4pe_resize", target, ignore=shutil.ignore_patterns("__pycache__"))
+    additions = {"multitask.py": MULTITASK, "utils.py": UTILS}
+    additions |= dict.fromkeys(("det_person.py", "seg_lane.py"), TASK)
+    for name, addition in additions.items():
+        with (target / name).open("a") as file:
+            file.write(addition)
+    return target / "multitask.py"
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_config: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """Steps 0 to 2 of the tiny config, trained by the command's own main."""
+    folder = tmp_path_factory.mktemp("tiny")
+    config = tiny_config(folder)
+    for step in range(3):
+        arguments = ["--config", str(config), "--step", str(step), "--pipeline-test", "--out", str(folder / "run")]
+        assert main(arguments) == 0
+    return TinyRun(config, folder / "run")
