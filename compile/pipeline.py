@@ -11,8 +11,8 @@ from typing import Any
 import tvm
 from tvm import relax
 from tvm.ir.instrument import DumpIR
-from tvm.relax.ir.instrument import WellFormedInstrument
 
+from compile.errors import CompileError
 from compile.files import Parameters
 from compile.importer import ImportedModel
 from compile.passes.add_post_processing import AddPostProcessing, Description
@@ -21,9 +21,20 @@ from compile.passes.merge_tasks import MergeTasks
 from compile.passes.to_integer import ToInteger
 
 
+@tvm.ir.instrument.pass_instrument
+class WellFormed:
+    """Checks the module after every pass. TVM's own instrument prints the whole module where one line says what is wrong."""
+
+    def run_after_pass(self, module: tvm.IRModule, info: tvm.transform.PassInfo) -> None:
+        try:
+            relax.analysis.well_formed(module)
+        except Exception as error:
+            raise CompileError(f"pass {info.name} left a malformed module: {error}; report this model") from error
+
+
 def run_passes(module: tvm.IRModule, passes: Sequence[tvm.ir.transform.Pass], dump: Path | None) -> tvm.IRModule:
     """Runs passes one after the other, the module checked for well-formedness after each and, with `dump`, written there."""
-    instruments: list[tvm.ir.instrument.PassInstrument] = [WellFormedInstrument()]
+    instruments: list[tvm.ir.instrument.PassInstrument] = [WellFormed()]
     if dump is not None:
         dump.mkdir(parents=True, exist_ok=True)
         instruments.append(DumpIR(str(dump)))

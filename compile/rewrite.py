@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import tvm
 from tvm import relax
 
 
@@ -43,11 +44,19 @@ def main_function(
     outputs: list[relax.Expr],
     attributes: Mapping[str, object],
 ) -> relax.Function:
-    """`main`: one dataflow block of the bindings, returning the tuple of outputs. Names of variables stay as they are, dots included,
-    which BlockBuilder would not keep."""
+    """`main`: one dataflow block of the bindings, returning the tuple of outputs.
+
+    Names of variables stay as they are, dots included, which BlockBuilder would not keep.
+    """
+    for var, value in bindings:
+        if type(value.ty) is tvm.ir.Type:  # a call made anew has no type, and well-formed IR needs it
+            relax.expr._update_type(value, var.ty)
     result = relax.Var("outputs", relax.TupleType([output.ty for output in outputs]))
-    block = relax.DataflowBlock([*(relax.VarBinding(*binding) for binding in bindings), relax.VarBinding(result, relax.Tuple(outputs))])
-    function = relax.Function(parameters, relax.SeqExpr([block], result), result.ty)
+    returned = relax.VarBinding(result, relax.Tuple(outputs))
+    block = relax.DataflowBlock([*(relax.VarBinding(*binding) for binding in bindings), returned])
+    body = relax.SeqExpr([block], result)
+    relax.expr._update_type(body, result.ty)
+    function = relax.Function(parameters, body, result.ty)
     return function.with_attrs({"global_symbol": "main", **attributes})
 
 
