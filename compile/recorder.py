@@ -1,0 +1,48 @@
+"""Reads the intermediate tensors of a compiled model while it runs, from the very `.so` that is deployed."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compile.errors import CompileError
+
+
+class LayerRecorder:
+    """Fills `values` with every layer's output, by the layer's name, when the n-th kernel call is the n-th layer of the manifest."""
+
+    def __init__(self, layers: Sequence[Mapping[str, Any]]) -> None:
+        self._layers = layers
+        self._functions = {layer["function"] for layer in layers}
+        self._next = 0
+        self._problem: str | None = None
+        self.values: dict[str, NDArray[Any]] = {}
+
+    @contextmanager
+    def watching(self, vm: Any) -> Iterator[None]:
+        """Records one run. Raises CompileError where the calls are not those of the manifest."""
+        self.values, self._next, self._problem = {}, 0, None
+        vm.set_instrument(self._on_call)
+        try:
+            yield
+        finally:
+            vm.set_instrument(_ignore)
+        if self._problem or self._next != len(self._layers):
+            problem = self._problem or f"{self._next} layers ran, the manifest lists {len(self._layers)}"
+            raise CompileError(f"{problem}: the .so and its .json do not fit; build the model again")
+
+    def _on_call(self, _function: Any, name: str, before: bool, _result: Any, *arguments: Any) -> int:
+        if not before and name in self._functions:
+            layer = self._layers[self._next] if self._next < len(self._layers) else {"function": "none"}
+            if layer["function"] != name:
+                self._problem = self._problem or f"call {self._next} is {name}, the manifest says {layer['function']}"
+            else:
+                self.values[layer["name"]] = np.array(arguments[-1].numpy())
+            self._next += 1
+        return 0
+
+
+def _ignore(*_: Any) -> int:
+    return 0

@@ -1,0 +1,68 @@
+"""Step 2 as ONNX Runtime computes it: an implementation that nobody here wrote, run on the exported Q/DQ model."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from quant.arith import INPUT_SHIFT, channel_argmax, quantize_pixels
+from quant.postprocess import detection_attributes, detection_post_processing, pack_hardware
+
+LEVELS = {
+    "disabled": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+NOTE = "ONNX Runtime, float kernels (session.disable_quant_qdq: its fused int8 kernels may saturate without VNNI)"
+
+
+class Witness:
+    """ONNX Runtime on step 2's model. `tensors` are intermediates to return beside the outputs, by their names in the ONNX."""
+
+    def __init__(self, path: Path, *, level: str = "all", tensors: Sequence[str] = (), threads: int = 1) -> None:
+        model = onnx.load(str(path))
+        self.output_names = [output.name for output in model.graph.output]
+        self.names = list(dict.fromkeys([*self.output_names, *tensors]))
+        present = {name for node in model.graph.node for name in node.output}
+        for name in self.names[len(self.output_names) :]:
+            if name in present:
+                model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
+        options = ort.SessionOptions()
+        options.graph_optimization_level = LEVELS[level]
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        self._session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+    def run(self, picture: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """Outputs and tensors by name for a network input uint8 (1, H, W, 3): NCHW as the ONNX has them, turned to NHWC."""
+        image = np.ldexp(quantize_pixels(picture).astype(np.float32), -INPUT_SHIFT).transpose(0, 3, 1, 2)
+        names = [output.name for output in self._session.get_outputs()]
+        values = self._session.run(names, {"image": np.ascontiguousarray(image)})
+        return {name: value.transpose(0, 2, 3, 1) for name, value in zip(names, values, strict=True)}
+
+
+def post_processing(
+    heads: Mapping[str, NDArray[np.int8]],
+    shifts: Mapping[str, int],
+    tasks: Sequence[Mapping[str, Any]],
+    im_hw: tuple[int, int],
+) -> dict[str, NDArray[Any]]:
+    """Step 2's boxes and masks: the numpy reference on its int8 heads (NHWC). Names as in the compiled model's outputs."""
+    size = np.array([im_hw], np.int32)
+    results: dict[str, NDArray[Any]] = {}
+    for task in tasks:
+        name = task["name"]
+        if task["kind"] == "segmentation":
+            results[f"{name}.mask"] = channel_argmax(heads[f"{name}.logits"])
+            continue
+        scores, deltas = ([f"{name}.{part}_s{stride}" for stride in task["strides"]] for part in ("score", "delta"))
+        attributes = detection_attributes(task, score_shift=shifts[scores[0]], delta_shift=shifts[deltas[0]])
+        boxes = detection_post_processing([heads[s] for s in scores], [heads[d] for d in deltas], attributes, size)
+        results[f"{name}.boxes"], results[f"{name}.packed"] = boxes, pack_hardware(boxes)
+    return results
