@@ -61,8 +61,38 @@ class Quantized(nn.Module):
         self.register_buffer("frozen", torch.zeros((), dtype=torch.bool))
 
 
+class _RoundToGrid(torch.autograd.Function):
+    """clamp(rint(x · 2^shift), low, high) · 2^-shift: torch's fake quantization at a third of its price.
+
+    A ReLU is low = 0. Adding and taking off 1.5 · 2^23 steps rounds half to even; that is float32 addition. The
+    gradient passes where the result lies inside the range. An intermediate result of training is overwritten in place.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, shift: int, low: int, high: int) -> Tensor:
+        step = 2.0**-shift
+        if value.is_leaf:
+            result = value.clamp(low * step, high * step)
+        else:
+            ctx.mark_dirty(value)
+            result = value.clamp_(low * step, high * step)
+        magic = 1.5 * 2**23 * step
+        result.add_(magic).sub_(magic)
+        ctx.save_for_backward(result)
+        ctx.range = low * step, high * step
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (result,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(gradients[0], result, *ctx.range), None, None, None
+
+
 class ActivationQuantizer(Quantized):
-    """Rounds activations to int8 on the grid 2^-shift. Unless frozen, training moves the shift to what suits."""
+    """Rounds activations to int8 on the grid 2^-shift. Unless frozen, training moves the shift to what suits.
+
+    What it is given is its to overwrite.
+    """
 
     shift: Tensor
 
@@ -89,14 +119,13 @@ class ActivationQuantizer(Quantized):
         return int(self.shift)
 
     def _round(self, value: Tensor, shift: int, *, relu: bool) -> Tensor:
-        low = INT8_MIN
-        if relu and self.quantized and not self.snapped:
-            low = 0  # ReLU as the end of the range: the same values with one pass less over memory
-        elif relu:
-            value = value.relu()
+        if self.quantized and not self.snapped:
+            rounded: Tensor = _RoundToGrid.apply(value, shift, 0 if relu else INT8_MIN, INT8_MAX)
+            return rounded
+        value = value.relu() if relu else value
         if not self.quantized:
             return value
-        return torch.fake_quantize_per_tensor_affine(value, 2.0**-shift, 0, low, INT8_MAX)
+        return torch.fake_quantize_per_tensor_affine(value, 2.0**-shift, 0, INT8_MIN, INT8_MAX)
 
 
 class InputQuantizer(Quantized):
