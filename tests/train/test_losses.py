@@ -1,0 +1,178 @@
+"""Losses: anchors' order and targets against slow references, and that perfect outputs cost next to nothing."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from configs import load
+from configs.schema import Config
+from train.losses import AnchorFocalLoss, PixelCrossEntropy, all_anchors, build_losses, cell_labels, match_anchors
+
+
+@dataclass
+class Boxes:
+    boxes: Any
+    classes: Any
+    ignore: Any
+
+
+@pytest.fixture(scope="module")
+def config(repository: Path) -> Config:
+    return load(repository / "configs/4pe_resize/multitask.py")
+
+
+def outputs_for(config: Config, name: str, hw: tuple[int, int], batch: int = 1) -> dict[str, torch.Tensor]:
+    """Zero deltas and scores of -9."""
+    task = config.task(name)
+    assert task.kind == "detection"
+    result = {}
+    for stride in task.head.strides:
+        size = (-(-hw[0] // stride), -(-hw[1] // stride))
+        result[f"{name}.score_s{stride}"] = torch.full((batch, 3 * len(task.classes), *size), -9.0)
+        result[f"{name}.delta_s{stride}"] = torch.zeros(batch, 12, *size)
+    return result
+
+
+def test_every_task_has_its_loss(config: Config) -> None:
+    losses = build_losses(config)
+    assert list(losses) == [task.name for task in config.tasks]
+    assert not list(losses.parameters())
+
+
+def test_anchor_order_is_stride_row_column_anchor() -> None:
+    anchors = all_anchors([[(4, 2), (8, 6)], [(16, 16), (20, 10)]], (8, 16), ((2, 3), (1, 2)))
+    assert len(anchors) == 2 * 3 * 2 + 1 * 2 * 2
+    assert anchors[0].tolist() == [4, 4, 2, 4]
+    assert anchors[1].tolist() == [4, 4, 6, 8]
+    assert anchors[2].tolist() == [12, 4, 2, 4]
+    assert anchors[6].tolist() == [4, 12, 2, 4]
+    assert anchors[-1].tolist() == [24, 8, 10, 20]
+
+
+def slow_iou(anchor: np.ndarray, box: np.ndarray) -> float:
+    x, y, w, h = anchor
+    width = min(x + w / 2, box[2]) - max(x - w / 2, box[0])
+    height = min(y + h / 2, box[3]) - max(y - h / 2, box[1])
+    inter = max(0.0, width) * max(0.0, height)
+    return inter / (w * h + (box[2] - box[0]) * (box[3] - box[1]) - inter)
+
+
+def test_matches_are_those_of_the_slow_reference() -> None:
+    rng = np.random.default_rng(0)
+    anchors = all_anchors([[(16, 16), (24, 12), (12, 24)]], (8,), ((8, 10),))
+    corner = rng.uniform(0, 50, (4, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(8, 25, (4, 2))], axis=1).astype(np.float32)
+    classes = torch.tensor([0, 1, 0, 1])
+    match = match_anchors(
+        anchors, torch.from_numpy(boxes), classes, torch.zeros(0, 4), positive_iou=0.5, negative_iou=0.4
+    )
+    overlaps = np.array([[slow_iou(anchor, box) for box in boxes] for anchor in anchors.numpy()])
+    for index, row in enumerate(overlaps):
+        if row.max() >= 0.5:
+            assert match.positive[index]
+        elif row.max() < 0.2:
+            assert match.counted[index]
+    for box in range(4):
+        assert match.positive[overlaps[:, box].argmax()]
+    places = match.positive.nonzero()[:, 0].numpy()
+    decoded = decode(anchors[match.positive], match.deltas)
+    for place, found, label in zip(places, decoded.numpy(), match.classes, strict=True):
+        owner = int(np.abs(boxes - found).sum(axis=1).argmin())
+        np.testing.assert_allclose(found, boxes[owner], atol=1e-3)
+        assert label == classes[owner]
+        assert overlaps[place, owner] > 0
+
+
+def decode(anchors: torch.Tensor, deltas: torch.Tensor) -> torch.Tensor:
+    centres = anchors[:, :2] + deltas[:, :2] * anchors[:, 2:]
+    sizes = anchors[:, 2:] * deltas[:, 2:].exp()
+    return torch.cat([centres - sizes / 2, centres + sizes / 2], dim=1)
+
+
+def test_a_box_that_no_anchor_fits_gets_one_all_the_same() -> None:
+    anchors = all_anchors([[(64, 64)]], (8,), ((8, 8),))
+    tiny = torch.tensor([[30.0, 30.0, 33.0, 33.0]])
+    match = match_anchors(anchors, tiny, torch.tensor([0]), torch.zeros(0, 4), positive_iou=0.5, negative_iou=0.4)
+    assert match.positive.sum() == 1
+
+
+def test_ignored_boxes_silence_the_anchors_inside() -> None:
+    anchors = all_anchors([[(8, 8)]], (8,), ((8, 8),))
+    match = match_anchors(
+        anchors,
+        torch.zeros(0, 4),
+        torch.zeros(0, dtype=torch.int64),
+        torch.tensor([[0.0, 0.0, 32.0, 16.0]]),
+        positive_iou=0.5,
+        negative_iou=0.4,
+    )
+    assert not match.positive.any()
+    assert (~match.counted).sum() == 4 * 2
+
+
+def test_perfect_detection_costs_little_and_each_fault_more(config: Config) -> None:
+    name, hw = "det_rear", (128, 192)
+    loss = build_losses(config)[name]
+    assert isinstance(loss, AnchorFocalLoss)
+    target = [Boxes(np.array([[40.0, 30, 90, 75], [100, 60, 130, 90]]), np.array([0, 1]), np.array([False, False]))]
+    outputs = outputs_for(config, name, hw)
+    sizes = tuple(tuple(outputs[f"{name}.score_s{s}"].shape[2:]) for s in (8, 16, 32, 64))
+    anchors = all_anchors(loss.task.head.anchors, loss.task.head.strides, sizes)  # type: ignore[arg-type]
+    match = loss._match(anchors, target[0])
+    scores = torch.full((len(anchors), 2), -9.0)
+    scores[match.positive.nonzero()[:, 0], match.classes] = 9.0
+    deltas = torch.zeros(len(anchors), 4)
+    deltas[match.positive] = match.deltas
+    start = 0
+    for stride, (rows, columns) in zip((8, 16, 32, 64), sizes, strict=True):
+        stop = start + rows * columns * 3
+        for part, values in (("score", scores), ("delta", deltas)):
+            maps = values[start:stop].reshape(1, rows, columns, -1).permute(0, 3, 1, 2)
+            outputs[f"{name}.{part}_s{stride}"] = maps.contiguous()
+        start = stop
+    perfect = float(loss(outputs, target))
+    assert perfect < 0.01
+    assert float(loss(outputs_for(config, name, hw), target)) > 1
+    swapped = [Boxes(target[0].boxes, 1 - target[0].classes, target[0].ignore)]
+    assert float(loss(outputs, swapped)) > 1
+    moved = [Boxes(target[0].boxes + 6, target[0].classes, target[0].ignore)]
+    assert float(loss(outputs, moved)) > 0.1
+    empty = [Boxes(np.zeros((0, 4)), np.zeros(0), np.zeros(0, bool))]
+    assert float(loss(outputs_for(config, name, hw), empty)) < 0.01
+
+
+def test_gradients_reach_scores_everywhere_and_deltas_of_matched_anchors(config: Config) -> None:
+    name = "det_person"
+    outputs = {key: value.requires_grad_() for key, value in outputs_for(config, name, (128, 128), batch=2).items()}
+    target = [Boxes([[20.0, 20, 40, 70]], [0], [False]), Boxes(np.zeros((0, 4)), [], np.zeros(0, bool))]
+    build_losses(config)[name](outputs, target).backward()
+    deltas = [outputs[f"{name}.delta_s{s}"].grad for s in (8, 16, 32, 64)]
+    scores = [outputs[f"{name}.score_s{s}"].grad for s in (8, 16, 32, 64)]
+    assert all(grad is not None and (grad[1] == 0).all() for grad in deltas)
+    assert any((grad[0] != 0).any() for grad in deltas if grad is not None)
+    assert all(grad is not None and (grad != 0).float().mean() > 0.9 for grad in scores)
+
+
+def test_cells_take_the_label_of_their_middle() -> None:
+    labels = torch.arange(8 * 10).reshape(1, 8, 10)
+    assert cell_labels(labels, 4, 2, 3).tolist() == [[[22, 26, 29], [62, 66, 69]]]
+
+
+def test_pixel_loss_leaves_the_unknown_out(config: Config) -> None:
+    loss = build_losses(config)["seg_lane"]
+    assert isinstance(loss, PixelCrossEntropy)
+    target = torch.full((1, 16, 16), 255, dtype=torch.uint8)
+    logits = torch.randn(1, 4, 4, 4, requires_grad=True)
+    nothing = loss({"seg_lane.logits": logits}, target)
+    assert nothing.item() == 0
+    nothing.backward()
+    target[:, :8] = 2
+    right = torch.zeros(1, 4, 4, 4)
+    right[:, 2, :2] = 20
+    right[:, 0, 2:] = 20
+    assert float(loss({"seg_lane.logits": right}, target)) < 1e-3
+    assert float(loss({"seg_lane.logits": -right}, target)) > 1
