@@ -129,7 +129,6 @@ class AnchorFocalLoss(nn.Module):
 
 def sigmoid_focal(scores: Tensor, hot: Tensor, *, alpha: float, gamma: float) -> Tensor:
     """Element-wise focal loss of logits against 0 or 1; same shape."""
-    scores = scores.float()
     cross_entropy = functional.binary_cross_entropy_with_logits(scores, hot, reduction="none")
     probability = scores.sigmoid()
     wrong = probability + hot - 2 * probability * hot
@@ -210,5 +209,5 @@ def _intersections(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _per_anchor(maps: Sequence[Tensor], fields: int) -> Tensor:
-    """Maps (N, anchors · fields, h, w) to (N, A, fields) in the anchors' order."""
-    return torch.cat([entry.permute(0, 2, 3, 1).reshape(len(entry), -1, fields) for entry in maps], dim=1)
+    """Maps (N, anchors · fields, h, w) to float32 (N, A, fields) in the anchors' order."""
+    return torch.cat([entry.permute(0, 2, 3, 1).reshape(len(entry), -1, fields) for entry in maps], dim=1).float()
