@@ -4,16 +4,16 @@
 SOLVER = [
     {
         "mode": "kTrainingWithBN",
-        "epochs": 24,
+        "epochs": 14,
         "batch_size": 8,
         "learning_rate": 2e-3,
         "warmup_fraction": 0.03,
         "weight_decay": 1e-4,
     },
-    {"mode": "kTrainingWithoutBN", "epochs": 6, "batch_size": 8, "learning_rate": 4e-4, "weight_decay": 1e-4},
+    {"mode": "kTrainingWithoutBN", "epochs": 4, "batch_size": 8, "learning_rate": 4e-4, "weight_decay": 1e-4},
     {
         "mode": "kTrainingWithoutBN",
-        "epochs": 6,
+        "epochs": 4,
         "batch_size": 8,
         "learning_rate": 2e-4,
         "weight_decay": 1e-4,
