@@ -20,7 +20,7 @@ from quant.arith import ACCUMULATOR_LIMIT, INPUT_SHIFT, INT8_MAX, INT8_MIN, WEIG
 from quant.certificate import CertificateError
 from quant.fold import fold_batch_norm
 from quant.observer import ErrorObserver, Observer
-from quant.params import choose_weight_shift
+from quant.params import ACTIVATION_SHIFT_MIN, choose_weight_shift
 
 SIGNED_MAX, RELU_MAX = -INT8_MIN, INT8_MAX
 Mode = Literal["kFloatTraining", "kTrainingWithBN", "kTrainingWithoutBN", "kIntInference"]
@@ -91,14 +91,15 @@ class _RoundToGrid(torch.autograd.Function):
 class ActivationQuantizer(Quantized):
     """Rounds activations to int8 on the grid 2^-shift. Unless frozen, training moves the shift to what suits.
 
-    What it is given is its to overwrite.
+    What it is given is its to overwrite. `least_shift` bounds the shift from below: what lies beyond may saturate.
     """
 
     shift: Tensor
 
-    def __init__(self, observer: type[Observer] = ErrorObserver) -> None:
+    def __init__(self, observer: type[Observer] = ErrorObserver, *, least_shift: int = ACTIVATION_SHIFT_MIN) -> None:
         super().__init__()
         self.observer = observer()
+        self.least_shift = least_shift
         self.register_buffer("shift", torch.tensor(FIRST_SHIFT, dtype=torch.int64))
 
     def forward(self, value: Tensor, *, relu: bool = False) -> QuantTensor:
@@ -115,7 +116,7 @@ class ActivationQuantizer(Quantized):
         if self.quantized and self.training and not self.frozen:
             best = self.observer.observe(values, relu=relu)
             if best is not None:
-                self.shift.fill_(best)
+                self.shift.fill_(max(best, self.least_shift))
         return int(self.shift)
 
     def _round(self, value: Tensor, shift: int, *, relu: bool) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from quant import arith
 from quant.certificate import conv_bound
 from quant.fake import ActivationQuantizer, ElementwiseAdd, QuantConv2d, QuantTensor, upsample2x
+from quant.observer import PeakObserver
 from quant.params import quantize_bias, quantize_weight
 
 
@@ -193,6 +194,12 @@ def test_batch_norm_statistics_are_true_after_one_batch() -> None:
     plain: Tensor = torch.nn.functional.conv2d(torch.randn(4, 3, 8, 8) * 5, unit.conv.weight)
     assert unit.bn.running_var is not None
     torch.testing.assert_close(unit.bn.running_var, plain.var(dim=(0, 2, 3)), rtol=0.5, atol=0.1)
+
+
+def test_least_shift_lets_the_far_end_saturate() -> None:
+    quantizer = ActivationQuantizer(PeakObserver, least_shift=3).train()
+    assert quantizer(torch.full((1, 1, 2, 2), -40.0)).shift == 3
+    assert quantizer(torch.full((1, 1, 2, 2), -40.0)).value.min() == -16
 
 
 def test_unfrozen_shifts_follow_training_and_frozen_ones_do_not() -> None:

@@ -16,6 +16,7 @@ from train.models.blocks import SeparableGroupConv
 
 BOX_SIZE = 4
 PRIOR = 0.01
+SCORE_SHIFT = 3  # at least: logits beyond ±16 are as good as certain, finer steps rank the boxes better
 
 
 class _AnchorBranch(nn.Module):
@@ -44,7 +45,7 @@ class AnchorDetectionHead(nn.Module):
                 for stride in config.strides
             }
         )
-        self.score_quantizer = ActivationQuantizer(PeakObserver)
+        self.score_quantizer = ActivationQuantizer(PeakObserver, least_shift=SCORE_SHIFT)
         self.delta_quantizer = ActivationQuantizer(PeakObserver)
 
     def output_quantizers(self) -> list[tuple[str, ActivationQuantizer]]:
