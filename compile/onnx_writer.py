@@ -1,0 +1,141 @@
+"""Relax -> ONNX for the float and Q/DQ graphs of the compiler: the inverse of the importer, on the same few operators.
+
+Tensors are named after their Relax variables, weights keep their dotted names, a convolution's bias becomes its third input again.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx
+import tvm
+from onnx import TensorProto, helper, numpy_helper
+from tvm import relax
+
+from compile.errors import CompileError
+from compile.files import Parameters
+from compile.graph import Graph
+from compile.rewrite import shape_of
+
+OPSET = 17
+IR_VERSION = 9
+
+
+def to_onnx(module: tvm.IRModule, parameters: Parameters, output_names: Sequence[str]) -> onnx.ModelProto:
+    """The module as a checked ONNX model; outputs by `output_names`. Raises CompileError naming an operator it cannot write."""
+    writer = _Writer(Graph(module), parameters)
+    for binding in writer.graph.bindings:
+        writer.write(binding.var, binding.value)
+    outputs = []
+    for field, name in zip(writer.graph.outputs, output_names, strict=True):
+        writer.node("Identity", [writer.name(field)], name)
+        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape_of(field)))
+    image = writer.graph.main.params[0]
+    inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape_of(image))]
+    graph = helper.make_graph(writer.nodes, "bitroad", inputs, outputs, list(writer.initializers.values()))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+class _Writer:
+    def __init__(self, graph: Graph, parameters: Parameters) -> None:
+        self.graph = graph
+        self.parameters = parameters
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
+
+    def name(self, expr: relax.Expr) -> str:
+        """The ONNX name of a variable or weight."""
+        if expr == self.graph.main.params[0]:
+            return "image"
+        if expr.name in self.parameters and expr not in self.graph.value_of:
+            self.initializer(expr.name, self.parameters[expr.name])
+        return str(expr.name)
+
+    def initializer(self, name: str, value: np.ndarray) -> str:
+        self.initializers.setdefault(name, numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def node(self, kind: str, inputs: list[str], output: str, **attributes: object) -> None:
+        self.nodes.append(helper.make_node(kind, inputs, [output], output, **attributes))
+
+    def write(self, var: relax.Var, value: relax.Expr) -> None:
+        operator = self.graph.operator(var)
+        if operator not in _WRITERS:
+            raise CompileError(f"{var.name}: {operator or type(value).__name__} cannot be written as ONNX; fold it first")
+        _WRITERS[operator](self, var, value)
+
+    def write_quantization(self, var: relax.Var, call: relax.Call) -> None:
+        kind = "QuantizeLinear" if self.graph.operator(var) == "relax.quantize" else "DequantizeLinear"
+        base = str(var.name).removesuffix(".dequantized").removesuffix(".quantized")
+        scale, zero = (
+            self.initializer(f"{base}.{part}", constant.value.numpy())
+            for part, constant in zip(("scale", "zero_point"), call.args[1:3], strict=True)
+        )
+        axis = {"axis": int(call.attrs.axis)} if len(shape_of(call.args[1])) else {}
+        self.node(kind, [self.name(call.args[0]), scale, zero], str(var.name), **axis)
+
+    def write_convolution(self, var: relax.Var, call: relax.Call) -> None:
+        reader = self.graph.only_reader(var)
+        bias = self.graph.bias_of(reader) if reader is not None else None
+        inputs = [self.name(argument) for argument in call.args]
+        output = str(var.name)
+        if bias is not None:
+            inputs.append(self.name(bias))
+            output = str(reader.name)
+        attributes = call.attrs
+        self.node(
+            "Conv",
+            inputs,
+            output,
+            kernel_shape=list(shape_of(call.args[1])[2:]),
+            strides=[int(value) for value in attributes.strides],
+            pads=[int(value) for value in attributes.padding],
+            group=int(attributes.groups),
+        )
+
+    def write_add(self, var: relax.Var, call: relax.Call) -> None:
+        if self.graph.bias_of(var) is None:  # else it is the convolution's third input
+            self.node("Add", [self.name(argument) for argument in call.args], str(var.name))
+
+    def write_bias_column(self, var: relax.Var, call: relax.Call) -> None:
+        """The reshape of a bias: part of the convolution in ONNX."""
+
+    def write_relu(self, var: relax.Var, call: relax.Call) -> None:
+        self.node("Relu", [self.name(call.args[0])], str(var.name))
+
+    def write_resize(self, var: relax.Var, call: relax.Call) -> None:
+        scales = [float(after / before) for before, after in zip(shape_of(call.args[0]), shape_of(var), strict=True)]
+        scale_name = self.initializer(f"{var.name}.scales", np.array(scales, np.float32))
+        rule = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        self.node("Resize", [self.name(call.args[0]), "", scale_name], str(var.name), **rule)
+
+    def write_slice(self, var: relax.Var, call: relax.Call) -> None:
+        height, width = shape_of(var)[2:]
+        values = {"starts": [0, 0], "ends": [height, width], "axes": [2, 3]}
+        inputs = [self.initializer(f"{var.name}.{part}", np.array(value, np.int64)) for part, value in values.items()]
+        self.node("Slice", [self.name(call.args[0]), *inputs], str(var.name))
+
+    def write_concat(self, var: relax.Var, call: relax.Call) -> None:
+        self.node("Concat", [self.name(field) for field in call.args[0].fields], str(var.name), axis=int(call.attrs.axis))
+
+    def write_average_pool(self, var: relax.Var, call: relax.Call) -> None:
+        attributes = {
+            "kernel_shape": [int(size) for size in call.attrs.pool_size],
+            "strides": [int(size) for size in call.attrs.strides],
+        }
+        self.node("AveragePool", [self.name(call.args[0])], str(var.name), **attributes)
+
+
+_WRITERS: dict[str, Callable[[_Writer, relax.Var, relax.Call], None]] = {
+    "relax.quantize": _Writer.write_quantization,
+    "relax.dequantize": _Writer.write_quantization,
+    "relax.nn.conv2d": _Writer.write_convolution,
+    "relax.add": _Writer.write_add,
+    "relax.reshape": _Writer.write_bias_column,
+    "relax.nn.relu": _Writer.write_relu,
+    "relax.image.resize2d": _Writer.write_resize,
+    "relax.strided_slice": _Writer.write_slice,
+    "relax.concat": _Writer.write_concat,
+    "relax.nn.avg_pool2d": _Writer.write_average_pool,
+}

@@ -1,0 +1,86 @@
+"""PlaceWeightScales: weights and biases onto their grids, one shift per output channel, chosen under the certificate.
+
+    Before   y = conv2d(x, w) + b                         After    y = conv2d(x, dequantize(quantize(w, 2^-sw[c]))) + b on the grid sx + sw[c]
+
+quant.params.choose_weight_shift picks the largest shift under both limits, residual included. Requires: every convolution's input and residual on a
+grid (PlaceActivationScales). Ensures: every weight has a scale; biases lie on the accumulator's grid. Weights that carry a scale keep it.
+"""
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from compile.files import Parameters
+from compile.graph import Graph, pruned
+from compile.importer import constant_value
+from quant.arith import INT8_MAX, INT8_MIN
+from quant.params import choose_weight_shift, quantize_bias, shift_of
+
+
+@tvm.transform.module_pass(opt_level=0, name="PlaceWeightScales")
+class PlaceWeightScales:
+    """See the module's text. `parameters` are changed in place: biases rounded to the grid."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.parameters = parameters
+
+    def transform_module(self, module: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
+        graph = Graph(module)
+        bindings: list[tuple[relax.Var, relax.Expr]] = []
+        for binding in graph.bindings:
+            var, value = binding.var, binding.value
+            if graph.operator(var) == "relax.nn.conv2d" and value.args[1].name in self.parameters:
+                shift = self.place(graph, var)
+                pair = weight_pair(value.args[1], shift)
+                bindings += pair
+                value = relax.Call(value.op, [value.args[0], pair[-1][0]], value.attrs)
+            bindings.append((var, value))
+        return pruned(graph.main, bindings, list(graph.outputs), self.parameters)
+
+    def place(self, graph: Graph, conv: relax.Var) -> np.ndarray:
+        """Chooses the weight shifts of a convolution and rounds its bias to the grid that follows."""
+        x, weight = graph.value_of[conv].args
+        input_shift, input_max = self.grid_of(graph, x)
+        addition = graph.only_reader(conv)
+        bias = graph.bias_of(addition) if addition is not None else None
+        values = np.zeros(len(self.parameters[weight.name]), np.float32) if bias is None else self.parameters[bias.name]
+        shift = choose_weight_shift(
+            self.parameters[weight.name],
+            values,
+            input_shift=input_shift,
+            input_max=input_max,
+            residual_shift=self.residual_shift(graph, conv if bias is None else addition),
+        )
+        if bias is not None:
+            grid = shift + input_shift
+            self.parameters[bias.name] = np.ldexp(quantize_bias(values, grid).astype(np.float64), -grid).astype(np.float32)
+        return shift
+
+    def grid_of(self, graph: Graph, var: relax.Var) -> tuple[int, int]:
+        """Shift and max|q| of a tensor on a grid; copies have their source's."""
+        value = graph.value_of[var]
+        if graph.operator(var) != "relax.dequantize":
+            return self.grid_of(graph, value.args[0])
+        scale = constant_value(value.args[1], self.parameters)
+        assert scale is not None
+        behind_relu = graph.operator(graph.value_of[value.args[0]].args[0]) == "relax.nn.relu"
+        return shift_of(float(scale)), INT8_MAX if behind_relu else -INT8_MIN
+
+    def residual_shift(self, graph: Graph, result: relax.Var) -> int | None:
+        """Shift of what is added to a convolution's bare result before it is quantized; None where nothing is."""
+        reader = graph.only_reader(result)
+        if reader is None or graph.operator(reader) != "relax.add":
+            return None
+        (other,) = (argument for argument in graph.value_of[reader].args if argument != result)
+        return self.grid_of(graph, other)[0]
+
+
+def weight_pair(weight: relax.Var, shift: np.ndarray) -> list[tuple[relax.Var, relax.Expr]]:
+    """quantize and dequantize of a weight, per output channel."""
+    scale, zero = relax.const(np.ldexp(1.0, -shift).astype(np.float32)), relax.const(np.zeros(len(shift), np.int8))
+    integer = relax.DataflowVar(f"{weight.name}.quantized", relax.TensorType(weight.ty.shape, "int8"))
+    float_again = relax.DataflowVar(f"{weight.name}.dequantized", weight.ty)
+    return [
+        (integer, relax.op.quantize(weight, scale, zero, axis=0, out_dtype="int8")),
+        (float_again, relax.op.dequantize(integer, scale, zero, axis=0, out_dtype="float32")),
+    ]
