@@ -146,7 +146,9 @@ def find_compiler() -> str:
     try:
         return str(cc.get_cc())
     except (ValueError, RuntimeError) as error:
-        raise CompileError("no C++ compiler (g++ or clang++) on the PATH; install one: TVM links the model with it") from error
+        raise CompileError(
+            "no C++ compiler (g++ or clang++) on the PATH; install one: TVM links the model with it"
+        ) from error
 
 
 def build(options: argparse.Namespace, console: Console) -> None:
@@ -172,9 +174,15 @@ def build(options: argparse.Namespace, console: Console) -> None:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m compile.build", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="the config that the run was trained with")
-    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder, with the step's export")
-    parser.add_argument("--source", choices=SOURCES, default="fusion-bn-c2", help="what to build from (default: %(default)s)")
-    parser.add_argument("--calib-images", type=Path, metavar="DIR", help="pictures that place the scales of a float model")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="RUN", help="the run's folder, with the step's export"
+    )
+    parser.add_argument(
+        "--source", choices=SOURCES, default="fusion-bn-c2", help="what to build from (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--calib-images", type=Path, metavar="DIR", help="pictures that place the scales of a float model"
+    )
     parser.add_argument("--target", choices=NAMES, default="native", help="processor family (default: %(default)s)")
     parser.add_argument("--dump", type=Path, metavar="DIR", help="write the module after every pass here")
     return parser.parse_args(arguments)

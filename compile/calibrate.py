@@ -12,14 +12,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
-import tvm
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
-from tvm import relax
 
 from compile.errors import CompileError
-from compile.files import Parameters, write_atomically
+from compile.files import write_atomically
 from compile.graph import Graph
 from compile.importer import ImportedModel, import_onnx, read_onnx
 from compile.onnx_writer import to_onnx
@@ -51,7 +49,9 @@ def calibrated_model(config: Config, source: Path, options: argparse.Namespace, 
     fold = FoldBatchNorm(parameters)
     module = run_passes(imported.module, [fold], options.dump)
     console.print(f"folded {fold.folded} batch norms")
-    shifts = activation_shifts(config, ImportedModel(module, parameters, imported.output_names), options.calib_images, console)
+    shifts = activation_shifts(
+        config, ImportedModel(module, parameters, imported.output_names), options.calib_images, console
+    )
     passes = [PlaceActivationScales(parameters, lambda var: shifts[str(var.name)]), PlaceWeightScales(parameters)]
     module = run_passes(module, passes, options.dump)
     model = to_onnx(module, parameters, imported.output_names)
@@ -65,7 +65,9 @@ def activation_shifts(config: Config, folded: ImportedModel, images: Path | None
     if not wanted:
         return {}
     if images is None:
-        raise CompileError(f"{len(wanted)} tensors carry no scale (a float-trained model); give pictures to calibrate on: --calib-images DIR")
+        raise CompileError(
+            f"{len(wanted)} tensors carry no scale (a float-trained model); give pictures to calibrate on: --calib-images DIR"
+        )
     groups = scale_groups(folded)
     errors = {groups.get(name, name): np.zeros(len(SHIFTS)) for name in wanted}
     session = session_with(to_onnx(folded.module, folded.parameters, folded.output_names), wanted)
@@ -109,7 +111,9 @@ def pictures(config: Config, folder: Path, console: Console) -> Iterator[NDArray
     """The folder's pictures as network inputs, uint8 (1, H, W, 3). Raises CompileError naming what cannot be read."""
     paths, _, complaints = find_inputs([folder])
     if not paths:
-        raise CompileError("; ".join(complaints) or f"{folder}: no pictures to calibrate on; give a folder of JPEG or PNG files")
+        raise CompileError(
+            "; ".join(complaints) or f"{folder}: no pictures to calibrate on; give a folder of JPEG or PNG files"
+        )
     geometry = InputGeometry.from_json(Reader(config.deployment()["input"], config.file))
     for path in track(paths, description="calibrating", console=console, transient=True):
         try:

@@ -64,7 +64,9 @@ def load_pair(prefix: Path) -> tuple[tvm.IRModule, Parameters]:
     try:
         loaded = tvm.runtime.load_param_dict(params.read_bytes())
     except Exception as error:
-        raise CompileError(f"{params}: truncated or not a parameter file ({first_line(error)}); build it again") from error
+        raise CompileError(
+            f"{params}: truncated or not a parameter file ({first_line(error)}); build it again"
+        ) from error
     parameters = {str(name): value.numpy() for name, value in loaded.items()}
     for var in weight_vars(module):
         value = parameters.get(var.name)

@@ -57,7 +57,10 @@ def arguments_of(value: relax.Expr) -> list[relax.Var]:
 
 
 def pruned(
-    main: relax.Function, bindings: list[tuple[relax.Var, relax.Expr]], outputs: list[relax.Expr], parameters: Parameters
+    main: relax.Function,
+    bindings: list[tuple[relax.Var, relax.Expr]],
+    outputs: list[relax.Expr],
+    parameters: Parameters,
 ) -> tvm.IRModule:
     """A module of these bindings without what nothing reads; `main` takes the weights that are left, `parameters` keeps only those."""
     needed = set(arguments_of(relax.Tuple(outputs)))

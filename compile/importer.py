@@ -24,7 +24,20 @@ from compile.rewrite import bindings_of, main_function, substitute
 
 # What the export of steps 0 to 2 consists of, and the plumbing that exporters put between.
 SUPPORTED_OPS = frozenset(
-    "Conv BatchNormalization Relu Add Resize Slice Concat AveragePool QuantizeLinear DequantizeLinear Constant Identity".split()
+    [
+        "Conv",
+        "BatchNormalization",
+        "Relu",
+        "Add",
+        "Resize",
+        "Slice",
+        "Concat",
+        "AveragePool",
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Constant",
+        "Identity",
+    ]
 )
 NAMED_OPS = SUPPORTED_OPS - {"DequantizeLinear", "Constant"}
 

@@ -92,7 +92,8 @@ class AddLayer:
         a, b = (tensor(name, shape, "int8") for name, shape in zip("ab", shapes, strict=True))
         grid = max(self.a_shift, self.b_shift)
         value: relax.Expr = op.add(
-            left_align(widen(a), int32(self.a_shift), int32(grid)), left_align(widen(b), int32(self.b_shift), int32(grid))
+            left_align(widen(a), int32(self.a_shift), int32(grid)),
+            left_align(widen(b), int32(self.b_shift), int32(grid)),
         )
         if self.relu:
             value = relu(value)
@@ -184,7 +185,8 @@ class FlattenMaps:
 
 Layer = QuantizePixels | ConvLayer | AddLayer | Upsample2x | ConcatLayer | AveragePool | ChannelArgmax | FlattenMaps
 LAYERS: dict[str, type[Layer]] = {
-    layer.kind: layer for layer in (QuantizePixels, ConvLayer, AddLayer, Upsample2x, ConcatLayer, AveragePool, ChannelArgmax, FlattenMaps)
+    layer.kind: layer
+    for layer in (QuantizePixels, ConvLayer, AddLayer, Upsample2x, ConcatLayer, AveragePool, ChannelArgmax, FlattenMaps)
 }
 
 

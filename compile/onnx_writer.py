@@ -62,7 +62,9 @@ class _Writer:
     def write(self, var: relax.Var, value: relax.Expr) -> None:
         operator = self.graph.operator(var)
         if operator not in _WRITERS:
-            raise CompileError(f"{var.name}: {operator or type(value).__name__} cannot be written as ONNX; fold it first")
+            raise CompileError(
+                f"{var.name}: {operator or type(value).__name__} cannot be written as ONNX; fold it first"
+            )
         _WRITERS[operator](self, var, value)
 
     def write_quantization(self, var: relax.Var, call: relax.Call) -> None:
@@ -117,7 +119,9 @@ class _Writer:
         self.node("Slice", [self.name(call.args[0]), *inputs], str(var.name))
 
     def write_concat(self, var: relax.Var, call: relax.Call) -> None:
-        self.node("Concat", [self.name(field) for field in call.args[0].fields], str(var.name), axis=int(call.attrs.axis))
+        self.node(
+            "Concat", [self.name(field) for field in call.args[0].fields], str(var.name), axis=int(call.attrs.axis)
+        )
 
     def write_average_pool(self, var: relax.Var, call: relax.Call) -> None:
         attributes = {

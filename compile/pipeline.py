@@ -1,7 +1,7 @@
 """The one place where the order of the passes lives.
 
-    ONNX of step 2   --import-->   Q/DQ graph   --INTEGER-->   int-inference module   --LOWERING-->   code for a target
-    ONNX of step 0/1 --import-->   float graph  --FOLDING-->   folded graph  --SCALES-->   calibrated ONNX, which then is "step 2"
+ONNX of step 2   --import-->   Q/DQ graph   --INTEGER-->   int-inference module   --LOWERING-->   code for a target
+ONNX of step 0/1 --import-->   float graph  --FOLDING-->   folded graph  --SCALES-->   calibrated ONNX, which then is "step 2"
 """
 
 from collections.abc import Mapping, Sequence

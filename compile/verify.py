@@ -97,7 +97,9 @@ class Verifier:
         for level, witness in zip([level for level in LEVELS if level != "all"], self.levels, strict=True):
             for name, value in witness.run(picture).items():
                 if not np.array_equal(value, reference[name]):
-                    self.comparison.problems.append(f"step 2 itself: {name} depends on the optimization level ({level})")
+                    self.comparison.problems.append(
+                        f"step 2 itself: {name} depends on the optimization level ({level})"
+                    )
 
 
 def check_hashes(run: Path, manifest: Manifest, step_2: Path) -> list[str]:
@@ -153,7 +155,9 @@ def table_of(comparison: Comparison) -> Table:
     elements = sum(tally.elements for tally in comparison.layers.values())
     wrong = sum(tally.mismatches for tally in comparison.layers.values())
     differing = comparison.differing_layers
-    table.add_row(f"{len(comparison.layers)} layers", f"{elements:,}", f"{wrong:,}", "", differing[0] if differing else "")
+    table.add_row(
+        f"{len(comparison.layers)} layers", f"{elements:,}", f"{wrong:,}", "", differing[0] if differing else ""
+    )
     return table
 
 
@@ -190,7 +194,9 @@ def verify(options: argparse.Namespace, console: Console) -> bool:
     step_2 = source_of(options.out, engine.manifest)
     paths, _, complaints = find_inputs([options.images])
     if not paths:
-        raise CompileError("; ".join(complaints) or f"{options.images}: no pictures; give a folder of JPEG or PNG files")
+        raise CompileError(
+            "; ".join(complaints) or f"{options.images}: no pictures; give a folder of JPEG or PNG files"
+        )
     verifier = Verifier(engine, step_2, tasks, threads=1)
     verifier.comparison.problems += check_hashes(options.out, engine.manifest, step_2)
     network_inputs(paths, verifier, console)
@@ -203,7 +209,9 @@ def verify(options: argparse.Namespace, console: Console) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m compile.verify", description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the folder with step 2's ONNX and the .so")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="RUN", help="the folder with step 2's ONNX and the .so"
+    )
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="pictures to compare on")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here, too")
     options = parser.parse_args(arguments)

@@ -21,9 +21,7 @@ from quant.arith import PAD_PIXEL
 
 def quantize_pixels_kernel(layer: QuantizePixels, shapes: Sequence[Shape]) -> tirx.PrimFunc:
     picture = te.placeholder(shapes[0], "uint8", "picture")
-    out = te.compute(
-        shapes[0], lambda *index: (picture(*index).astype("int32") - PAD_PIXEL).astype("int8"), name="out"
-    )
+    out = te.compute(shapes[0], lambda *index: (picture(*index).astype("int32") - PAD_PIXEL).astype("int8"), name="out")
     return te.create_prim_func([picture, out])
 
 

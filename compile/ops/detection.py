@@ -36,7 +36,9 @@ def class_count(attributes: DetectionAttributes) -> int:
     """Classes per anchor, which all maps share."""
     counts = set(attributes.class_num_list)
     if len(counts) != 1:
-        raise CompileError(f"class_num_list {attributes.class_num_list}: all maps of a task need the same number of classes")
+        raise CompileError(
+            f"class_num_list {attributes.class_num_list}: all maps of a task need the same number of classes"
+        )
     return counts.pop()
 
 
@@ -68,7 +70,9 @@ def detection_function(attributes: DetectionAttributes, anchor_total: int) -> ti
             found = T.sblock_alloc_buffer((anchor_total, ROW_FIELDS), "int32")
             order = T.sblock_alloc_buffer((anchor_total,), "int32")
             starts = T.sblock_alloc_buffer((257,), "int32")
-            state = T.sblock_alloc_buffer((4,), "int32")  # anchors seen, boxes found, boxes kept, whether this one is suppressed
+            state = T.sblock_alloc_buffer(
+                (4,), "int32"
+            )  # anchors seen, boxes found, boxes kept, whether this one is suppressed
             best = T.sblock_alloc_buffer((2,), "int32")  # score and class
             box = T.sblock_alloc_buffer((4,), "int64")
             for index in range(4):
@@ -90,8 +94,12 @@ def detection_function(attributes: DetectionAttributes, anchor_total: int) -> ti
                     if best[0] >= threshold:
                         size_h: T.let = T.Cast("int64", anchors[levels[level, 5] + slot, 0])
                         size_w: T.let = T.Cast("int64", anchors[levels[level, 5] + slot, 1])
-                        box_w: T.let = (T.Cast("int64", exp_table[T.Cast("int32", deltas[anchor, 2]) - INT8_MIN]) * size_w) >> exp_shift
-                        box_h: T.let = (T.Cast("int64", exp_table[T.Cast("int32", deltas[anchor, 3]) - INT8_MIN]) * size_h) >> exp_shift
+                        box_w: T.let = (
+                            T.Cast("int64", exp_table[T.Cast("int32", deltas[anchor, 2]) - INT8_MIN]) * size_w
+                        ) >> exp_shift
+                        box_h: T.let = (
+                            T.Cast("int64", exp_table[T.Cast("int32", deltas[anchor, 3]) - INT8_MIN]) * size_h
+                        ) >> exp_shift
                         center_x: T.let = T.Cast("int64", (2 * column + 1) * levels[level, 4] * half_cell) + (
                             ((T.Cast("int64", deltas[anchor, 0]) * size_w) << shift_left) >> shift_right
                         )
@@ -135,13 +143,17 @@ def detection_function(attributes: DetectionAttributes, anchor_total: int) -> ti
                             width: T.let = T.Cast(
                                 "int64",
                                 T.max(
-                                    T.min(rows[kept, 2], found[candidate, 2]) - T.max(rows[kept, 0], found[candidate, 0]), 0
+                                    T.min(rows[kept, 2], found[candidate, 2])
+                                    - T.max(rows[kept, 0], found[candidate, 0]),
+                                    0,
                                 ),
                             )
                             height: T.let = T.Cast(
                                 "int64",
                                 T.max(
-                                    T.min(rows[kept, 3], found[candidate, 3]) - T.max(rows[kept, 1], found[candidate, 1]), 0
+                                    T.min(rows[kept, 3], found[candidate, 3])
+                                    - T.max(rows[kept, 1], found[candidate, 1]),
+                                    0,
                                 ),
                             )
                             kept_area: T.let = T.Cast("int64", rows[kept, 2] - rows[kept, 0]) * T.Cast(
@@ -150,7 +162,9 @@ def detection_function(attributes: DetectionAttributes, anchor_total: int) -> ti
                             area: T.let = T.Cast("int64", found[candidate, 2] - found[candidate, 0]) * T.Cast(
                                 "int64", found[candidate, 3] - found[candidate, 1]
                             )
-                            if T.int64(256) * width * height > T.int64(nms_threshold) * (kept_area + area - width * height):
+                            if T.int64(256) * width * height > T.int64(nms_threshold) * (
+                                kept_area + area - width * height
+                            ):
                                 state[3] = 1
                     if state[3] == 0:
                         for field in range(ROW_FIELDS):

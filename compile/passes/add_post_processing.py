@@ -70,7 +70,9 @@ class AddPostProcessing:
         for task in self.tasks:
             if output.startswith(f"{task['name']}."):
                 return str(task["name"])
-        raise CompileError(f"output {output} belongs to no task of the config; build with the config that it was trained with")
+        raise CompileError(
+            f"output {output} belongs to no task of the config; build with the config that it was trained with"
+        )
 
 
 def output_fields(module: tvm.IRModule) -> list[relax.Var]:
@@ -108,7 +110,9 @@ class _Writer:
         """The shift that the maps of all strides share. Raises CompileError where they differ."""
         shifts = {name: self.shifts[self.head(name)] for name in names}
         if len(set(shifts.values())) != 1:
-            raise CompileError(f"{names[0]}: the maps of all strides need one shift, here are {shifts}; share their quantizer")
+            raise CompileError(
+                f"{names[0]}: the maps of all strides need one shift, here are {shifts}; share their quantizer"
+            )
         return shifts[names[0]]
 
     def bind(self, name: str, value: relax.Expr, ty: relax.Type) -> relax.Var:
@@ -134,7 +138,9 @@ class _Writer:
         attributes = detection_attributes(task, score_shift=score_shift, delta_shift=self.common_shift(delta_names))
         maps = [self.head(score_name) for score_name in score_names]
         scores = self.call_layer(f"{name}.scores", FlattenMaps(class_count(attributes)), maps)
-        deltas = self.call_layer(f"{name}.deltas", FlattenMaps(4), [self.head(delta_name) for delta_name in delta_names])
+        deltas = self.call_layer(
+            f"{name}.deltas", FlattenMaps(4), [self.head(delta_name) for delta_name in delta_names]
+        )
         boxes, packed = self.call_detection(name, attributes, [shape_of(value)[1:3] for value in maps], scores, deltas)
         self.describe(f"{name}.boxes", boxes, "boxes", name)
         self.describe(f"{name}.packed", packed, "packed", name)
@@ -173,7 +179,9 @@ class _Writer:
             relax.TensorType((capacity, ROW_FIELDS), "int32"),
             relax.TensorType((RECORD_BYTES * (1 + capacity),), "uint8"),
         ]
-        both = self.bind(f"{name}.post_processing", relax.call_tir(global_var, arguments, types), relax.TupleType(types))
+        both = self.bind(
+            f"{name}.post_processing", relax.call_tir(global_var, arguments, types), relax.TupleType(types)
+        )
         boxes = self.bind(f"{name}.boxes", relax.TupleGetItem(both, 0), types[0])
         packed = self.bind(f"{name}.packed", relax.TupleGetItem(both, 1), types[1])
         return boxes, packed
@@ -188,5 +196,7 @@ class _Writer:
     def finish(self) -> tvm.IRModule:
         picture, *weights = self.main.params
         inputs = [picture] if self.im_hw is None else [picture, self.im_hw]
-        main = main_function([*inputs, *weights, *self.weights], self.bindings, self.outputs, {"num_input": len(inputs)})
+        main = main_function(
+            [*inputs, *weights, *self.weights], self.bindings, self.outputs, {"num_input": len(inputs)}
+        )
         return tvm.IRModule({relax.GlobalVar("main"): main, **self.functions})

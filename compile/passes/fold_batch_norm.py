@@ -43,7 +43,11 @@ class FoldBatchNorm:
 
     def transform_module(self, module: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         graph = Graph(module)
-        parts = {var: self.match(graph, var, value) for var, value in graph.value_of.items() if operator_name(value) == BATCH_NORM}
+        parts = {
+            var: self.match(graph, var, value)
+            for var, value in graph.value_of.items()
+            if operator_name(value) == BATCH_NORM
+        }
         weight_of = {convolution: weight for convolution, weight, _ in parts.values()}
         bindings: list[tuple[relax.Var, relax.Expr]] = []
         for binding in graph.bindings:
@@ -62,9 +66,15 @@ class FoldBatchNorm:
         source = call.args[0]
         bias = graph.bias_of(source)
         convolution = graph.value_of[source].args[0] if bias is not None else source
-        if graph.operator(convolution) != "relax.nn.conv2d" or graph.only_reader(convolution) is None or graph.only_reader(source) is None:
+        if (
+            graph.operator(convolution) != "relax.nn.conv2d"
+            or graph.only_reader(convolution) is None
+            or graph.only_reader(source) is None
+        ):
             name = str(call.args[1].name).removesuffix(".weight")
-            raise CompileError(f"{name}: a batch norm that does not follow a convolution of its own cannot be folded; move it behind one")
+            raise CompileError(
+                f"{name}: a batch norm that does not follow a convolution of its own cannot be folded; move it behind one"
+            )
         return convolution, self.weight_behind(graph, graph.value_of[convolution].args[1]), bias
 
     def weight_behind(self, graph: Graph, expr: relax.Expr) -> relax.Var:
@@ -74,7 +84,13 @@ class FoldBatchNorm:
         return expr
 
     def fold(
-        self, graph: Graph, out: relax.Var, batch_norm: relax.Var, convolution: relax.Var, weight: relax.Var, bias: relax.Var | None
+        self,
+        graph: Graph,
+        out: relax.Var,
+        batch_norm: relax.Var,
+        convolution: relax.Var,
+        weight: relax.Var,
+        bias: relax.Var | None,
     ) -> list[tuple[relax.Var, relax.Expr]]:
         call = graph.value_of[batch_norm]
         gamma, beta, mean, variance = (self.parameters[argument.name] for argument in call.args[1:5])

@@ -26,6 +26,8 @@ class MergeTasks:
             if operator_name(binding.value) == "relax.nn.conv2d":
                 key = (binding.value.args[0], binding.value.args[1])
                 if key in seen:
-                    raise CompileError(f"{binding.var.name}: a convolution is computed twice on the same input; report this model")
+                    raise CompileError(
+                        f"{binding.var.name}: a convolution is computed twice on the same input; report this model"
+                    )
                 seen.add(key)
         return merged

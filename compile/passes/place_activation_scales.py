@@ -87,5 +87,7 @@ class _Writer:
             integer = relax.DataflowVar(f"{var.name}.quantized", relax.TensorType(var.ty.shape, "int8"))
             self.placed[var] = relax.DataflowVar(f"{var.name}.dequantized", var.ty)
             self.bindings.append((integer, relax.op.quantize(var, scale, zero, axis=1, out_dtype="int8")))
-            self.bindings.append((self.placed[var], relax.op.dequantize(integer, scale, zero, axis=1, out_dtype="float32")))
+            self.bindings.append(
+                (self.placed[var], relax.op.dequantize(integer, scale, zero, axis=1, out_dtype="float32"))
+            )
         return self.placed[var]

@@ -53,7 +53,9 @@ class PlaceWeightScales:
         )
         if bias is not None:
             grid = shift + input_shift
-            self.parameters[bias.name] = np.ldexp(quantize_bias(values, grid).astype(np.float64), -grid).astype(np.float32)
+            self.parameters[bias.name] = np.ldexp(quantize_bias(values, grid).astype(np.float64), -grid).astype(
+                np.float32
+            )
         return shift
 
     def grid_of(self, graph: Graph, var: relax.Var) -> tuple[int, int]:

@@ -21,9 +21,9 @@ from tvm import relax
 from compile.errors import CompileError
 from compile.files import Parameters
 from compile.importer import constant_value
+from compile.layer_emitter import LayerEmitter
 from compile.layers import AddLayer, AveragePool, ConcatLayer, ConvLayer, Layer, QuantizePixels, Upsample2x
 from compile.rewrite import bindings_of, operator_name, shape_of
-from compile.layer_emitter import LayerEmitter
 from quant.arith import INPUT_SHIFT
 from quant.errors import QuantError
 from quant.params import quantize_bias, quantize_weight, shift_of
@@ -133,7 +133,9 @@ class _Walk:
         name = operator_name(value)
         visitor = _VISITORS.get(name)
         if visitor is None:
-            raise CompileError(f"{var.name}: {name or type(value).__name__} has no integer form; export the model without it")
+            raise CompileError(
+                f"{var.name}: {name or type(value).__name__} has no integer form; export the model without it"
+            )
         state = visitor(self, var, value)
         if state is not None:
             self.states[var] = state
@@ -167,13 +169,17 @@ class _Walk:
         if isinstance(data, relax.Var) and data.name in self.parameters:
             return Weight(data.name, np.broadcast_to(shift, self.parameters[data.name].shape[:1]))
         if shift.size != 1:
-            raise CompileError(f"{var.name}: an activation has one scale per tensor, here are {shift.size}; export it per tensor")
+            raise CompileError(
+                f"{var.name}: an activation has one scale per tensor, here are {shift.size}; export it per tensor"
+            )
         return self.close(var, data, int(shift.reshape(())))
 
     def shift_of_scale(self, var: relax.Var, scale: relax.Expr, zero_point: relax.Expr) -> np.ndarray:
         values, zeros = constant_value(scale, self.parameters), constant_value(zero_point, self.parameters)
         if values is None or zeros is None or np.any(zeros != 0):
-            raise CompileError(f"{var.name}: scale and zero point must be constants and the zero point 0; export symmetric int8")
+            raise CompileError(
+                f"{var.name}: scale and zero point must be constants and the zero point 0; export symmetric int8"
+            )
         try:
             return np.asarray([shift_of(float(value)) for value in values.reshape(-1)]).reshape(values.shape)
         except QuantError as error:
@@ -214,7 +220,9 @@ class _Walk:
         accumulator_shift = conv.x.shift + conv.weight.shift
         integer_bias = quantize_bias(bias, accumulator_shift)
         if np.any(integer_bias != np.ldexp(bias, accumulator_shift)):
-            raise CompileError(f"{conv.bias}: a bias off the accumulator's grid (rule 3 of docs/integer.md); export a frozen model")
+            raise CompileError(
+                f"{conv.bias}: a bias off the accumulator's grid (rule 3 of docs/integer.md); export a frozen model"
+            )
         arguments: list[relax.Expr] = [
             conv.x.var,
             self.emitter.parameter(f"{name}.weight", np.ascontiguousarray(weight.transpose(0, 2, 3, 1))),
@@ -240,7 +248,9 @@ class _Walk:
     def visit_conv2d(self, var: relax.Var, call: relax.Call) -> State:
         weight = self.state(call.args[1])
         if not isinstance(weight, Weight):
-            raise CompileError(f"{var.name}: a convolution with a float weight; every weight needs a scale before ToInteger")
+            raise CompileError(
+                f"{var.name}: a convolution with a float weight; every weight needs a scale before ToInteger"
+            )
         attributes = call.attrs
         stride, padding = one_value(var, attributes.strides), one_value(var, attributes.padding)
         if one_value(var, attributes.dilation) != 1:
@@ -250,7 +260,9 @@ class _Walk:
     def visit_reshape(self, var: relax.Var, call: relax.Call) -> None:
         """Of a bias, to (1, C, 1, 1): found again by `bias_of` at its add."""
         if call.args[0].name not in self.parameters:
-            raise CompileError(f"{var.name}: a reshape of an activation has no integer form; export the model without it")
+            raise CompileError(
+                f"{var.name}: a reshape of an activation has no integer form; export the model without it"
+            )
         self.bias_names[var] = call.args[0].name
 
     @property
@@ -262,13 +274,17 @@ class _Walk:
         if isinstance(b, relax.Var) and b in self.bias_names:
             conv = self.state(a)
             if not isinstance(conv, Convolution) or conv.bias is not None or conv.residual is not None:
-                raise CompileError(f"{var.name}: a bias that is not a convolution's own; export it as the convolution's third input")
+                raise CompileError(
+                    f"{var.name}: a bias that is not a convolution's own; export it as the convolution's third input"
+                )
             return replace(conv, bias=self.bias_names[b])
         for main, other in ((a, b), (b, a)):
             conv = self.state(main)
             if isinstance(conv, Convolution):
                 if conv.residual is not None or conv.relu:
-                    raise CompileError(f"{var.name}: only the bare result of a convolution may be added unquantized; quantize it first")
+                    raise CompileError(
+                        f"{var.name}: only the bare result of a convolution may be added unquantized; quantize it first"
+                    )
                 return replace(conv, residual=self.int8(other))
         return Sum(self.int8(a), self.int8(b))
 
@@ -284,7 +300,9 @@ class _Walk:
         doubled = [2 * size for size in shape_of(x.var)[1:3]]
         rule = (str(call.attrs.method), str(call.attrs.coordinate_transformation_mode), str(call.attrs.rounding_method))
         if [height, width] != doubled or rule != ("nearest_neighbor", "asymmetric", "floor"):
-            raise CompileError(f"{var.name}: only nearest upsampling by 2 (asymmetric, floor) has an integer form, not {rule}")
+            raise CompileError(
+                f"{var.name}: only nearest upsampling by 2 (asymmetric, floor) has an integer form, not {rule}"
+            )
         return Upsampled(x, height, width)
 
     def visit_strided_slice(self, var: relax.Var, call: relax.Call) -> State:
@@ -292,7 +310,9 @@ class _Walk:
         height, width = shape_of(var)[2:]
         starts = constant_tuple(call.args[2])
         if not isinstance(state, Upsampled) or any(starts) or shape_of(var)[1] != shape_of(state.x.var)[3]:
-            raise CompileError(f"{var.name}: only the crop of an upsampled map at its bottom and right has an integer form")
+            raise CompileError(
+                f"{var.name}: only the crop of an upsampled map at its bottom and right has an integer form"
+            )
         return Upsampled(state.x, height, width)
 
     def visit_concat(self, var: relax.Var, call: relax.Call) -> State:
@@ -303,7 +323,9 @@ class _Walk:
     def visit_avg_pool2d(self, var: relax.Var, call: relax.Call) -> State:
         kernel, stride = one_value(var, call.attrs.pool_size), one_value(var, call.attrs.strides)
         if kernel & (kernel - 1) or one_value(var, call.attrs.padding) or bool(call.attrs.ceil_mode):
-            raise CompileError(f"{var.name}: average pooling needs a power of two as its kernel and no padding to be exact")
+            raise CompileError(
+                f"{var.name}: average pooling needs a power of two as its kernel and no padding to be exact"
+            )
         return Pool(self.int8(call.args[0]), kernel, stride)
 
 
@@ -325,7 +347,9 @@ def one_value(var: relax.Var, values: object) -> int:
     """The common value of a stride, padding or the like. Raises CompileError where the axes differ."""
     distinct = {int(value) for value in values}  # type: ignore[attr-defined]
     if len(distinct) != 1:
-        raise CompileError(f"{var.name}: {sorted(distinct)} differ between the axes; only equal values have an integer form")
+        raise CompileError(
+            f"{var.name}: {sorted(distinct)} differ between the axes; only equal values have an integer form"
+        )
     return distinct.pop()
 
 
