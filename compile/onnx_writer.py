@@ -22,12 +22,11 @@ IR_VERSION = 9
 
 def to_onnx(module: tvm.IRModule, parameters: Parameters, output_names: Sequence[str]) -> onnx.ModelProto:
     """The module as a checked ONNX model; outputs by `output_names`. Raises CompileError naming an operator it cannot write."""
-    writer = _Writer(Graph(module), parameters)
+    writer = _Writer(Graph(module), parameters, output_names)
     for binding in writer.graph.bindings:
         writer.write(binding.var, binding.value)
     outputs = []
     for field, name in zip(writer.graph.outputs, output_names, strict=True):
-        writer.node("Identity", [writer.name(field)], name)
         outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape_of(field)))
     image = writer.graph.main.params[0]
     inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape_of(image))]
@@ -38,9 +37,10 @@ def to_onnx(module: tvm.IRModule, parameters: Parameters, output_names: Sequence
 
 
 class _Writer:
-    def __init__(self, graph: Graph, parameters: Parameters) -> None:
+    def __init__(self, graph: Graph, parameters: Parameters, output_names: Sequence[str]) -> None:
         self.graph = graph
         self.parameters = parameters
+        self.output_name = dict(zip(graph.outputs, output_names, strict=True))
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
 
@@ -48,9 +48,13 @@ class _Writer:
         """The ONNX name of a variable or weight."""
         if expr == self.graph.main.params[0]:
             return "image"
-        if expr.name in self.parameters and expr not in self.graph.value_of:
-            self.initializer(expr.name, self.parameters[expr.name])
-        return str(expr.name)
+        if expr in self.output_name:
+            return self.output_name[expr]
+        name = str(expr.name)
+        if expr in self.graph.value_of:
+            # what an output was before its quantization may still bear the output's name
+            return f"{name}.unquantized" if name in self.output_name.values() else name
+        return self.initializer(name, self.parameters[name])
 
     def initializer(self, name: str, value: np.ndarray) -> str:
         self.initializers.setdefault(name, numpy_helper.from_array(np.ascontiguousarray(value), name))
@@ -75,16 +79,16 @@ class _Writer:
             for part, constant in zip(("scale", "zero_point"), call.args[1:3], strict=True)
         )
         axis = {"axis": int(call.attrs.axis)} if len(shape_of(call.args[1])) else {}
-        self.node(kind, [self.name(call.args[0]), scale, zero], str(var.name), **axis)
+        self.node(kind, [self.name(call.args[0]), scale, zero], self.name(var), **axis)
 
     def write_convolution(self, var: relax.Var, call: relax.Call) -> None:
         reader = self.graph.only_reader(var)
         bias = self.graph.bias_of(reader) if reader is not None else None
         inputs = [self.name(argument) for argument in call.args]
-        output = str(var.name)
+        output = self.name(var)
         if bias is not None:
             inputs.append(self.name(bias))
-            output = str(reader.name)
+            output = self.name(reader)
         attributes = call.attrs
         self.node(
             "Conv",
@@ -98,29 +102,29 @@ class _Writer:
 
     def write_add(self, var: relax.Var, call: relax.Call) -> None:
         if self.graph.bias_of(var) is None:  # else it is the convolution's third input
-            self.node("Add", [self.name(argument) for argument in call.args], str(var.name))
+            self.node("Add", [self.name(argument) for argument in call.args], self.name(var))
 
     def write_bias_column(self, var: relax.Var, call: relax.Call) -> None:
         """The reshape of a bias: part of the convolution in ONNX."""
 
     def write_relu(self, var: relax.Var, call: relax.Call) -> None:
-        self.node("Relu", [self.name(call.args[0])], str(var.name))
+        self.node("Relu", [self.name(call.args[0])], self.name(var))
 
     def write_resize(self, var: relax.Var, call: relax.Call) -> None:
         scales = [float(after / before) for before, after in zip(shape_of(call.args[0]), shape_of(var), strict=True)]
         scale_name = self.initializer(f"{var.name}.scales", np.array(scales, np.float32))
         rule = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-        self.node("Resize", [self.name(call.args[0]), "", scale_name], str(var.name), **rule)
+        self.node("Resize", [self.name(call.args[0]), "", scale_name], self.name(var), **rule)
 
     def write_slice(self, var: relax.Var, call: relax.Call) -> None:
         height, width = shape_of(var)[2:]
         values = {"starts": [0, 0], "ends": [height, width], "axes": [2, 3]}
         inputs = [self.initializer(f"{var.name}.{part}", np.array(value, np.int64)) for part, value in values.items()]
-        self.node("Slice", [self.name(call.args[0]), *inputs], str(var.name))
+        self.node("Slice", [self.name(call.args[0]), *inputs], self.name(var))
 
     def write_concat(self, var: relax.Var, call: relax.Call) -> None:
         self.node(
-            "Concat", [self.name(field) for field in call.args[0].fields], str(var.name), axis=int(call.attrs.axis)
+            "Concat", [self.name(field) for field in call.args[0].fields], self.name(var), axis=int(call.attrs.axis)
         )
 
     def write_average_pool(self, var: relax.Var, call: relax.Call) -> None:
@@ -128,7 +132,7 @@ class _Writer:
             "kernel_shape": [int(size) for size in call.attrs.pool_size],
             "strides": [int(size) for size in call.attrs.strides],
         }
-        self.node("AveragePool", [self.name(call.args[0])], str(var.name), **attributes)
+        self.node("AveragePool", [self.name(call.args[0])], self.name(var), **attributes)
 
 
 _WRITERS: dict[str, Callable[[_Writer, relax.Var, relax.Call], None]] = {
