@@ -87,7 +87,7 @@ def _report(engine: CompiledEngine, statistics: Statistics, options: argparse.Na
         "input": f"{geometry.height}x{geometry.width}",
         "image": options.image or f"noise, seed {options.seed}",
         "target": dict(engine.manifest.target),
-        "processor": _processor(),
+        "processor": processor_name(),
         "threads": options.threads,
         "batch": 1,
         "milliseconds": statistics.to_json(),
@@ -95,7 +95,7 @@ def _report(engine: CompiledEngine, statistics: Statistics, options: argparse.Na
     }
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """The processor's name as Linux tells it, else what Python knows."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:

@@ -1,0 +1,177 @@
+"""Trains the six tasks on embedded scenes within an hour and measures what came of it on 200 scenes never seen.
+
+    python benchmarks/embedded.py
+
+Steps 0 to 2, compile.build and compile.verify, then the metrics of three models: the float one (step 0), step 2 and the
+compiled one, beside those of a predictor that always says the same. Writes docs/embedded.md. Called again after an
+interruption it continues. Exit code 1 where step 3 differs from step 2 in the last digit, or a task learned nothing.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs import Config, load
+from configs.schema import IGNORE_LABEL
+from configs.task import SceneSource, TaskData
+from runtime.bench import processor_name
+from train.data.dataset import open_source
+from train.engines import load_predictor
+from train.evaluate import evaluate
+from train.metrics import percent
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CONFIG = REPOSITORY / "configs/4pe_resize/embedded.py"
+REPORT = REPOSITORY / "docs/embedded.md"
+UNSEEN = SceneSource(kind="scenes", seed=5_000_000, count=200)
+MODELS = {
+    "float": "with-bn-export-last.onnx",
+    "step 2": "fusion-bn-c2-export-last.onnx",
+    "step 3": "int-inference-export-last.so",
+}
+FAR = 2.0  # a task has to be this many times as good as the trivial predictor,
+LEAST = 10.0  # and this many percent
+
+
+def train(run: Path) -> dict[str, float]:
+    """Steps 0 to 2, each continued where it stopped; returns the seconds that each has taken in all calls."""
+    clock = run / "seconds.json"
+    seconds: dict[str, float] = json.loads(clock.read_text()) if clock.is_file() else {}
+    run.mkdir(parents=True, exist_ok=True)
+    for step in range(3):
+        if (run / MODELS["step 2"]).is_file():
+            break
+        began = time.monotonic()
+        try:
+            command("train.train", "--config", CONFIG, "--step", step, "--out", run, "--resume")
+        finally:
+            seconds[f"step {step}"] = seconds.get(f"step {step}", 0.0) + time.monotonic() - began
+            clock.write_text(json.dumps(seconds))
+    return seconds
+
+
+def command(module: str, *arguments: object) -> None:
+    """One of the project's own commands, as a user types it. SystemExit with its exit code if it fails."""
+    done = subprocess.run([sys.executable, "-m", module, *map(str, arguments)], cwd=REPOSITORY, check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+
+
+def on_unseen_scenes(config: Config) -> Config:
+    """The config with the unseen scenes in place of its validation data."""
+    tasks = [task.model_copy(update={"data": TaskData(train=task.data.train, val=(UNSEEN,))}) for task in config.tasks]
+    return config.model_copy(update={"tasks": tuple(tasks)})
+
+
+def trivial(config: Config) -> dict[str, float]:
+    """Per task the metric of a predictor that looks at nothing: no boxes at all, or everywhere the commonest class."""
+    values = {task.name: 0.0 for task in config.tasks}
+    counts = {task.name: np.zeros(len(task.classes), np.int64) for task in config.tasks if task.kind == "segmentation"}
+    for sample in open_source(UNSEEN):
+        for name, count in counts.items():
+            labels = sample.masks[name]
+            count += np.bincount(labels[labels != IGNORE_LABEL], minlength=len(count))
+    for name, count in counts.items():
+        # the commonest class is found wherever it is, and marked wherever another one is; the others are never found
+        values[name] = percent(count.max() / count.sum() / np.count_nonzero(count))
+    return values
+
+
+def headline(task: dict[str, Any]) -> float:
+    """mAP50 or mIoU, in percent."""
+    return float(task["miou"] if "miou" in task else task["map50"])
+
+
+def report(config: Config, results: dict[str, Any], seconds: dict[str, float], baseline: dict[str, float]) -> str:
+    """docs/embedded.md."""
+    total = sum(seconds.values()) / 60
+    lines = [
+        "# Six tasks on embedded scenes, in an hour",
+        "",
+        "Written by `python benchmarks/embedded.py`: do not edit.",
+        "",
+        f"Steps 0 to 2 took {total:.0f} minutes ("
+        + ", ".join(f"{name}: {value / 60:.1f}" for name, value in seconds.items())
+        + f") on {processor_name()}, {config.common.threads} threads. Step 0 is plain float training "
+        f"({config.env.float_precision} where autocast allows it), steps 1 and 2 are quantization training in float32. "
+        f"Config: `configs/4pe_resize/embedded.py`, seed {config.env.seed}.",
+        "",
+        f"Measured on {UNSEEN.count} embedded scenes (seeds {UNSEEN.seed} to {UNSEEN.seed + UNSEEN.count - 1}, "
+        "at the four source sizes in turn), which no step has seen: COCO mAP (IoU 0.50:0.95) and mAP50 of boxes in the "
+        "original picture's pixels, mean IoU over all pixels that the network was shown; percent. *Trivial*: no boxes "
+        "at all, or everywhere the commonest class. Step 3 is the compiled int8 model; its numbers equal those of "
+        "step 2 to the last digit, which the command checks before it writes this page.",
+        "",
+        "| task | class | metric | trivial | float | step 2 | step 3 |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for task in config.tasks:
+        entries = {model: result["tasks"][task.name] for model, result in results.items()}
+        metrics = {"miou": "mIoU"} if task.kind == "segmentation" else {"map50": "mAP50", "map": "mAP"}
+        for key, title in metrics.items():
+            lines.append(_row(f"**{task.name}**", "all", title, f"{baseline[task.name]:.1f}", entries, key))
+        key, title = next(iter(metrics.items()))
+        for name in entries["float"]["per_class"]:
+            lines.append(_row("", name, title, "", {m: entry["per_class"][name] for m, entry in entries.items()}, key))
+    return "\n".join(lines) + "\n"
+
+
+def _row(task: str, name: str, metric: str, trivial_value: str, entries: dict[str, Any], key: str) -> str:
+    values = ["" if entry[key] is None else f"{entry[key]:.2f}" for entry in entries.values()]
+    return f"| {' | '.join([task, name, metric, trivial_value, *values])} |"
+
+
+def verdict(config: Config, results: dict[str, Any], baseline: dict[str, float]) -> list[str]:
+    """What does not hold; empty where all is well."""
+    problems = [] if results["step 2"] == results["step 3"] else ["step 3's metrics differ from step 2's"]
+    for task in config.tasks:
+        value = headline(results["step 3"]["tasks"][task.name])
+        if value < max(LEAST, FAR * baseline[task.name]):
+            problems.append(f"{task.name}: {value:.1f} is not far above the trivial {baseline[task.name]:.1f}")
+    return problems
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the benchmark; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--out", type=Path, default=REPOSITORY / "runs/embedded", metavar="RUN", help="folder of the run"
+    )
+    parser.add_argument("--json", type=Path, metavar="F", help="write the metrics to this file, too")
+    options = parser.parse_args(arguments)
+    run: Path = options.out.resolve()
+    seconds = train(run)
+    command("compile.build", "--config", CONFIG, "--out", run)
+    command("train.data.generate", "--out", run / "verify-scenes", "--count", 8, "--seed", UNSEEN.seed, "--only-images")
+    command("compile.verify", "--config", CONFIG, "--out", run, "--images", run / "verify-scenes")
+    config = on_unseen_scenes(load(CONFIG))
+    results = {}
+    for model, file in MODELS.items():
+        print(f"{model}: {file} on {UNSEEN.count} unseen scenes", flush=True)
+        results[model] = evaluate(load_predictor(run / file, config), config, progress=True)
+    baseline = trivial(config)
+    if options.json:
+        options.json.write_text(
+            json.dumps({"seconds": seconds, "trivial": baseline, "models": results}, indent=1) + "\n"
+        )
+    text = report(config, results, seconds, baseline)
+    print(text)
+    problems = verdict(config, results, baseline)
+    for problem in problems:
+        print(f"problem: {problem}", file=sys.stderr)
+    if problems:
+        return 1
+    REPORT.write_text(text, encoding="utf-8")
+    print(f"wrote {REPORT}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,15 @@
+"""The run of `benchmarks/embedded.py`: the network and tasks of multitask.py, trained within an hour on two cores.
+
+Step 0 in plain float, so that what quantization costs can be read off: it is the float model, step 2 the quantized one.
+"""
+
+from .multitask import common, env, fusion_bn_patterns, int_inference_export_input_shape, pipeline_test, tasks
+
+__all__ = ["common", "env", "fusion_bn_patterns", "int_inference_export_input_shape", "pipeline_test", "tasks"]
+
+solver = [
+    {"mode": "kFloatTraining", "epochs": 4, "batch_size": 8, "learning_rate": 3e-3, "warmup_fraction": 0.05},
+    {"mode": "kTrainingWithoutBN", "epochs": 1, "batch_size": 8, "learning_rate": 5e-4},
+    {"mode": "kTrainingWithoutBN", "epochs": 1, "batch_size": 8, "learning_rate": 3e-4, "freeze_fraction": 0.3},
+    {"mode": "kIntInference"},
+]
