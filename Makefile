@@ -12,7 +12,7 @@ setup: .venv/.installed
 # needs no CUDA packages.
 .venv/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet 'torch==2.13.*'
+	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
 	$(BIN)/python -m pip install --quiet --editable '.[compile,train,test]'
 	touch $@
 
