@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import ArtifactError
+from runtime.files import write_atomically
 from runtime.schema import (
     DetectionTask,
     InputGeometry,
@@ -120,9 +121,7 @@ class Manifest:
 
     def save(self, path: Path) -> None:
         """Writes the JSON to `path` in one step: a reader sees the old file or the new one, never half of one."""
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_text(json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        write_atomically(path, (json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> "Manifest":

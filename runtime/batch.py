@@ -4,6 +4,7 @@ A file that cannot be processed is noted and the rest goes on; an interruption k
 """
 
 import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,6 +134,17 @@ class Batch:
         self._stopwatch.add(prediction.seconds)
         self._detections += len(prediction.detections)
         return prediction
+
+
+def process(predictor: Predictor, model: str, options: argparse.Namespace) -> int:
+    """What a command does with the options of `add_arguments`: runs a batch, prints its report; the exit code."""
+    report = Batch(predictor, model, options.out, overlay=not options.no_overlay).run(options.images)
+    if options.json:
+        print(json.dumps({"out": str(options.out), **report.to_json()}, indent=1))
+    else:
+        print(report.text())
+        print(f"written to {options.out}")
+    return report.exit_code
 
 
 def _plural(count: int, noun: str) -> str:

@@ -1,11 +1,10 @@
 """`python -m runtime.infer`: a compiled model on pictures and videos."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 
-from runtime.batch import Batch, add_arguments
+from runtime.batch import add_arguments, process
 from runtime.errors import RuntimeRoomError
 from runtime.predict import Predictor
 
@@ -27,19 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         predictor = Predictor.load(
             options.model, score_threshold=options.score_threshold, only=options.tasks, threads=options.threads
         )
-        report = Batch(predictor, options.model, options.out, overlay=not options.no_overlay).run(options.images)
+        return process(predictor, options.model, options)
     except (RuntimeRoomError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted before the first picture", file=sys.stderr)
         return 130
-    if options.json:
-        print(json.dumps({"out": str(options.out), **report.to_json()}, indent=1))
-    else:
-        print(report.text())
-        print(f"written to {options.out}")
-    return report.exit_code
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from runtime.files import write_atomically
 from runtime.image import Picture
 from runtime.predict import Detection, Prediction
 from runtime.schema import DetectionTask, Task
@@ -127,23 +128,16 @@ def unique_names(files: Sequence[Path]) -> list[str]:
 
 def write_json(path: PathLike, data: Any) -> None:
     """Writes JSON in one step."""
-    _write(path, (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
+    write_atomically(Path(path), (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def write_mask(path: PathLike, mask: npt.NDArray[np.uint8]) -> None:
     """Writes a class-index PNG, one channel of 8 bits, in one step."""
-    _write(path, cv2.imencode(".png", mask)[1].tobytes())
+    write_atomically(Path(path), cv2.imencode(".png", mask)[1].tobytes(), sync=False)
 
 
 def write_picture(path: PathLike, picture: Picture) -> None:
     """Writes an RGB picture as JPEG, in one step."""
     bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    _write(path, cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
-
-
-def _write(path: PathLike, data: bytes) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+    write_atomically(Path(path), data, sync=False)

@@ -7,7 +7,6 @@ key: safetensors keeps several keys in no fixed order, and the same state shall 
 
 import hashlib
 import json
-import os
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from runtime.files import write_atomically
 from train.errors import CheckpointError
 
 FORMAT_VERSION = 1
@@ -89,25 +89,6 @@ def digest(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> str
 def plain(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor as safetensors takes it: detached, on the CPU, contiguous and sharing memory with no other."""
     return tensor.detach().to("cpu", copy=True).contiguous()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a temporary file beside `path`, brings it to the disk and renames it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # the rename itself must survive a power cut
-    finally:
-        os.close(directory)
 
 
 def random_state() -> dict[str, Any]:

@@ -18,7 +18,7 @@ import torch
 from onnx import ModelProto, NodeProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from train.checkpoint import write_atomically
+from runtime.files import write_atomically
 from train.errors import ExportError
 
 OPSET = 17

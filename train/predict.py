@@ -1,13 +1,12 @@
 """`python -m train.predict`: the exported step 2 model on pictures and videos; writes what `runtime.infer` writes."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from configs import ConfigError, load
-from runtime.batch import Batch, add_arguments
+from runtime.batch import add_arguments, process
 from runtime.errors import RuntimeRoomError
 from train.engines import load_predictor
 from train.errors import TrainError
@@ -30,19 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         predictor = load_predictor(
             options.model, config, score_threshold=options.score_threshold, only=options.tasks, ctx=options.ctx
         )
-        report = Batch(predictor, str(options.model), options.out, overlay=not options.no_overlay).run(options.images)
+        return process(predictor, str(options.model), options)
     except (TrainError, ConfigError, RuntimeRoomError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted before the first picture", file=sys.stderr)
         return 130
-    if options.json:
-        print(json.dumps({"out": str(options.out), **report.to_json()}, indent=1))
-    else:
-        print(report.text())
-        print(f"written to {options.out}")
-    return report.exit_code
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import torch
 
 from configs.schema import Config
 from quant.fake import use_exact_convolutions
-from train.checkpoint import Checkpoint, load_checkpoint, write_atomically
+from runtime.files import write_atomically
+from train.checkpoint import Checkpoint, load_checkpoint
 from train.devices import make_fabric
 from train.export import export_onnx
 from train.feed import Feed
