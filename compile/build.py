@@ -30,7 +30,7 @@ CALIBRATED = "calibrated-export-last.onnx"
 
 
 def step_2_path(run: Path, source: str) -> Path:
-    """The ONNX file that the compiled model must equal: step 2's export, or what calibration made of an earlier step's."""
+    """The ONNX that the compiled model must equal: step 2's export, or what calibration made of an earlier one."""
     return run / (f"{source}-export-last.onnx" if source == "fusion-bn-c2" else CALIBRATED)
 
 
@@ -54,6 +54,7 @@ def build_integer_module(config: Config, run: Path, step_2: Path, dump: Path | N
 
 
 def check_input_size(module: tvm.IRModule, geometry: dict[str, Any], path: Path) -> None:
+    """Raises CompileError where the model in `path` was exported for another input than the config's."""
     found = tuple(int(size) for size in module["main"].params[0].ty.shape)
     wanted = (1, 3, geometry["height"], geometry["width"])
     if found != wanted:
@@ -96,7 +97,7 @@ def build_library(run: Path, target_name: str, dump: Path | None, console: Conso
 
 
 def describe_layers(module: tvm.IRModule, card: ModelCard) -> list[dict[str, Any]]:
-    """The layers in the order in which the compiled model calls their kernels, each with the tensor of step 2 that it must equal."""
+    """The layers in the order of their kernel calls, each with the tensor of step 2 that it must equal."""
     layers = []
     for call in layer_calls(module):
         layers.append(
@@ -112,6 +113,7 @@ def describe_layers(module: tvm.IRModule, card: ModelCard) -> list[dict[str, Any
 
 
 def report_certificate(bounds: list[LayerBound], console: Console) -> None:
+    """Prints how close the model comes to the limit of exact float sums, and in which layer."""
     worst = max(bounds, key=lambda bound: bound.float_bound)
     console.print(
         f"certificate: {len(bounds)} layers proven exact; the largest sum is {worst.float_bound} of 2^24 "
@@ -120,6 +122,7 @@ def report_certificate(bounds: list[LayerBound], console: Console) -> None:
 
 
 def report_changed_parameters(card: ModelCard, parameters: Parameters, path: Path, console: Console) -> None:
+    """Warns of weights that somebody replaced after ToInteger."""
     changed = changed_parameters(card, parameters)
     if changed:
         console.print(
@@ -143,6 +146,7 @@ def export_library(executable: relax.VMExecutable, library: Path) -> None:
 
 
 def find_compiler() -> str:
+    """Path of the C++ compiler that TVM links with. Raises CompileError where there is none."""
     try:
         return str(cc.get_cc())
     except (ValueError, RuntimeError) as error:
@@ -152,6 +156,7 @@ def find_compiler() -> str:
 
 
 def build(options: argparse.Namespace, console: Console) -> None:
+    """What the command does; all that can be refused without work is refused before any."""
     config = load(options.config)
     run: Path = options.out
     find_compiler()
@@ -172,6 +177,7 @@ def build(options: argparse.Namespace, console: Console) -> None:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Reads the command line; None stands for the process's own."""
     parser = argparse.ArgumentParser(prog="python -m compile.build", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="the config that the run was trained with")
     parser.add_argument(
@@ -189,6 +195,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Exit code: 0 built, 2 refused with the reason, 130 interrupted."""
     options = parse(arguments)
     try:
         build(options, Console(highlight=False, soft_wrap=True))

@@ -1,7 +1,8 @@
-"""From an export that still has batch norms (step 0 or 1) to a Q/DQ model that stands for step 2: fold, calibrate, write.
+"""From an export that still has batch norms (step 0 or 1) to a Q/DQ model in step 2's place: fold, calibrate, write.
 
-Activation scales that the graph carries (from quantization training) stay. Where it carries none (plain float training) each tensor gets the
-power of two with the smallest squared error over the calibration pictures; the maps of a task's scores share one, so do those of its deltas.
+Activation scales that the graph carries (from quantization training) stay. Where it carries none (plain float training)
+each tensor gets the power of two with the smallest squared error over the calibration pictures; the maps of a task's
+scores share one, so do those of its deltas.
 """
 
 import argparse
@@ -40,7 +41,7 @@ SHARED_SCALE = re.compile(r"(?P<task>.+)\.(?P<part>score|delta)_s\d+")
 
 
 def calibrated_model(config: Config, source: Path, options: argparse.Namespace, target: Path, console: Console) -> None:
-    """Writes `target`, the Q/DQ ONNX made of the export `source`. Raises CompileError or ConfigError with the reason."""
+    """Writes `target`, the Q/DQ ONNX made of the export `source`. Raises CompileError or ConfigError."""
     imported = import_onnx(read_onnx(source))
     step = 2 if options.source == "fusion-bn-c1" else 1
     patterns = {number: entries for number, entries in config.fusion_bn_patterns.items() if number >= step}
@@ -66,7 +67,8 @@ def activation_shifts(config: Config, folded: ImportedModel, images: Path | None
         return {}
     if images is None:
         raise CompileError(
-            f"{len(wanted)} tensors carry no scale (a float-trained model); give pictures to calibrate on: --calib-images DIR"
+            f"{len(wanted)} tensors carry no scale (a float-trained model); give pictures to calibrate on: "
+            "--calib-images DIR"
         )
     groups = scale_groups(folded)
     errors = {groups.get(name, name): np.zeros(len(SHIFTS)) for name in wanted}

@@ -1,4 +1,7 @@
-"""The exactness certificate of an integer module: a bound per convolution, add, concat and pool, from the very weights that are built."""
+"""The exactness certificate of an integer module: a bound per convolution, add, concat and pool.
+
+The bounds come from the very weights that are built.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,6 +61,7 @@ def largest_output(call: LayerCall, largest: dict[relax.Var, int]) -> int:
 
 
 def bound_of(call: LayerCall, largest: dict[relax.Var, int], parameters: Parameters) -> LayerBound | None:
+    """A layer's bound, given the largest inputs; None for layers that sum nothing."""
     layer, arguments = call.layer, call.arguments
     if isinstance(layer, ConvLayer):
         weight, bias, weight_shift = (parameters[argument.name] for argument in arguments[1:4])

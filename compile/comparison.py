@@ -18,7 +18,10 @@ class Tally:
     first_differing_layer: str | None = None
 
     def add(self, ours: NDArray[Any], theirs: NDArray[Any], shift: int | None) -> int:
-        """Counts what differs; returns it. Integers are compared as they are; float values of step 2 with q * 2^-shift."""
+        """Counts what differs, and returns it.
+
+        Integers are compared as they are, float values of step 2 with q * 2^-shift.
+        """
         self.elements += ours.size
         if ours.shape != theirs.shape:
             self.mismatches += ours.size
@@ -70,4 +73,5 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
+        """The verdict; nothing compared is not equal."""
         return self.pictures > 0 and not (self.mismatches or self.differing_layers or self.problems)

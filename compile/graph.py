@@ -32,11 +32,16 @@ class Graph:
         return readers[0] if len(readers) == 1 and var not in self.outputs else None
 
     def bias_of(self, addition: relax.Expr) -> relax.Var | None:
-        """The bias parameter where `addition` is `conv + reshape(bias)`, as the importer writes a convolution's third input."""
-        value = self.value_of.get(addition)
-        if operator_name(value) != "relax.add" or self.operator(value.args[0]) != "relax.nn.conv2d":
+        """The bias parameter where `addition` is `conv + reshape(bias)`, else None.
+
+        So the importer writes a convolution's third input.
+        """
+        if self.operator(addition) != "relax.add":
             return None
-        return self.value_of[value.args[1]].args[0] if self.operator(value.args[1]) == "relax.reshape" else None
+        result, column = self.value_of[addition].args
+        if self.operator(result) != "relax.nn.conv2d" or self.operator(column) != "relax.reshape":
+            return None
+        return self.value_of[column].args[0]
 
     def is_bare_convolution(self, var: relax.Expr) -> bool:
         """A convolution's result, with its bias, before anything else."""
@@ -62,7 +67,10 @@ def pruned(
     outputs: list[relax.Expr],
     parameters: Parameters,
 ) -> tvm.IRModule:
-    """A module of these bindings without what nothing reads; `main` takes the weights that are left, `parameters` keeps only those."""
+    """A module of these bindings without what nothing reads.
+
+    `main` takes the weights that are left; `parameters` keeps only those.
+    """
     needed = set(arguments_of(relax.Tuple(outputs)))
     kept = []
     for var, value in reversed(bindings):

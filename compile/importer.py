@@ -1,7 +1,10 @@
-"""ONNX of steps 0 to 2 -> Relax, every tensor under its ONNX name. `python -m compile.importer FILE.onnx` writes the Relax pair beside it.
+"""ONNX of steps 0 to 2 -> Relax, every tensor under its ONNX name.
 
-TVM's importer keeps the names of weights but not those of intermediate tensors. So before the import every intermediate that a later
-report may name becomes an extra output of the ONNX graph; afterwards the extra outputs go and their names stay on the Relax variables.
+`python -m compile.importer FILE.onnx` writes the Relax pair beside the file.
+
+TVM's importer keeps the names of weights but not those of intermediate tensors. So before the import every intermediate
+that a later report may name becomes an extra output of the ONNX graph; afterwards the extra outputs go and their names
+stay on the Relax variables.
 """
 
 import argparse
@@ -24,27 +27,18 @@ from compile.rewrite import bindings_of, main_function, substitute
 
 # What the export of steps 0 to 2 consists of, and the plumbing that exporters put between.
 SUPPORTED_OPS = frozenset(
-    [
-        "Conv",
-        "BatchNormalization",
-        "Relu",
-        "Add",
-        "Resize",
-        "Slice",
-        "Concat",
-        "AveragePool",
-        "QuantizeLinear",
-        "DequantizeLinear",
-        "Constant",
-        "Identity",
-    ]
+    {"Conv", "BatchNormalization", "Relu", "Add", "Resize", "Slice", "Concat", "AveragePool"}
+    | {"QuantizeLinear", "DequantizeLinear", "Constant", "Identity"}
 )
 NAMED_OPS = SUPPORTED_OPS - {"DequantizeLinear", "Constant"}
 
 
 @dataclass(frozen=True)
 class ImportedModel:
-    """A step's model in Relax: `main(image, weights...) -> tuple of outputs`, weights by dotted name, and the outputs' names in order."""
+    """A step's model in Relax: `main(image, weights...) -> tuple of outputs`.
+
+    `parameters` are the weights by dotted name, `output_names` the outputs' names in order.
+    """
 
     module: tvm.IRModule
     parameters: Parameters
@@ -63,8 +57,8 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     for node in model.graph.node:
         if node.op_type not in SUPPORTED_OPS:
             raise CompileError(
-                f"{path}: node {node.name or node.output[0]} is a {node.op_type}, which step 3 has no integer form for; "
-                f"export a model of {', '.join(sorted(SUPPORTED_OPS))} only"
+                f"{path}: node {node.name or node.output[0]} is a {node.op_type}, which step 3 has no integer form "
+                f"for; export a model of {', '.join(sorted(SUPPORTED_OPS))} only"
             )
     return model
 
@@ -91,7 +85,11 @@ def import_onnx(model: onnx.ModelProto) -> ImportedModel:
 
 
 def keep_names(module: tvm.IRModule, names: list[str], output_count: int) -> tvm.IRModule:
-    """Before: outputs 0.. under `names`, variables lv0, lv1, ... After: the first `output_count` outputs, variables under their ONNX names."""
+    """Puts the ONNX names on the variables and takes the extra outputs away.
+
+    Before: outputs 0.. under `names`, variables lv0, lv1, ... After: the first `output_count` outputs, variables under
+    their ONNX names.
+    """
     main = module["main"]
     *bindings, last = bindings_of(main)
     returned = last.value
@@ -120,6 +118,7 @@ def constant_value(expr: relax.Expr, parameters: Parameters) -> np.ndarray | Non
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Exit code: 0 written, 2 refused with the reason."""
     parser = argparse.ArgumentParser(prog="python -m compile.importer", description=__doc__.splitlines()[0])
     parser.add_argument("onnx", type=Path, help="RUN/<prefix>-export-last.onnx")
     options = parser.parse_args(arguments)

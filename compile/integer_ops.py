@@ -1,6 +1,7 @@
-"""The integer arithmetic of quant/arith.py spelt in Relax operators: int8 between layers, int32 inside them, no float anywhere.
+"""The integer arithmetic of quant/arith.py spelt in Relax operators.
 
-Each function returns the Relax expression of one rule of docs/integer.md. Channels are the last axis.
+int8 between layers, int32 inside them, no float anywhere. Each function returns the Relax expression of one rule of
+docs/integer.md. Channels are the last axis.
 """
 
 from tvm import relax
@@ -11,6 +12,7 @@ from quant.arith import INT8_MAX, INT8_MIN
 
 
 def int32(value: int) -> GenericConst:
+    """An int32 scalar."""
     return relax.const(value, "int32")
 
 
@@ -32,8 +34,9 @@ def saturate(value: relax.Expr) -> relax.Expr:
 def requantize(accumulator: relax.Expr, accumulator_shift: relax.Expr, out_shift: int) -> relax.Expr:
     """int32 on `accumulator_shift` (scalar or one per channel) -> int8 on `out_shift`.
 
-    n = accumulator_shift - out_shift. Where n > 0 the division by 2^n rounds half to even: (a + 2^(n-1) - 1 + ((a >> n) & 1)) >> n. Where
-    n <= 0 both corrections below are 0 and the shift comes after the first clip, since shifting an int32 first could overflow.
+    n = accumulator_shift - out_shift. Where n > 0 the division by 2^n rounds half to even:
+    (a + 2^(n-1) - 1 + ((a >> n) & 1)) >> n. Where n <= 0 both corrections below are 0 and the shift comes after the
+    first clip, since shifting an int32 first could overflow.
     """
     distance = op.subtract(accumulator_shift, int32(out_shift))
     right = op.maximum(distance, int32(0))

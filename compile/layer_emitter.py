@@ -10,7 +10,10 @@ from compile.rewrite import main_function, shape_of, typed_global
 
 
 class LayerEmitter:
-    """Collects layers in the order of execution. `picture` is main's first input, uint8 NHWC; weights become inputs by name."""
+    """Collects layers in the order of execution.
+
+    `picture` is main's first input, uint8 NHWC; weights become inputs by name.
+    """
 
     def __init__(self, picture_shape: tuple[int, ...]) -> None:
         self.picture = relax.Var("picture", relax.TensorType(picture_shape, "uint8"))
@@ -47,5 +50,4 @@ class LayerEmitter:
     def finish(self, outputs: list[relax.Expr]) -> tvm.IRModule:
         """`main(picture, weights...) -> tuple of the outputs`, and the layer functions."""
         main = main_function([self.picture, *self._weights.values()], self._calls, outputs, {"num_input": 1})
-        functions = {global_var: function for global_var, function in self._functions.values()}
-        return tvm.IRModule({relax.GlobalVar("main"): main, **functions})
+        return tvm.IRModule({relax.GlobalVar("main"): main, **dict(self._functions.values())})

@@ -1,12 +1,14 @@
-"""The layers of the integer graph: one private Relax function each, in plain integer operators, with its settings as attributes.
+"""The layers of the integer graph: one private Relax function each, in plain integer operators.
 
-The body is the definition; the attributes (`kind` and the fields of the spec) are what a kernel generator reads. Activations are
-int8 NHWC, weights int8 OHWI, biases and weight shifts int32 per output channel. real = q * 2^-shift throughout.
+The body is the definition; the attributes (`kind` and the fields of the spec) are what a kernel generator reads.
+`build` makes the function for inputs of the given shapes, in the order in which the class's text lists them.
+Activations are int8 NHWC, weights int8 OHWI, biases and weight shifts int32 per output channel. real = q * 2^-shift
+throughout.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tvm import relax
 from tvm.relax import op
@@ -18,6 +20,7 @@ Shape = tuple[int, ...]
 
 
 def tensor(name: str, shape: Sequence[int], dtype: str) -> relax.Var:
+    """A parameter of a layer's function."""
     return relax.Var(name, relax.TensorType(tuple(shape), dtype))
 
 
@@ -37,7 +40,10 @@ class QuantizePixels:
 
 @dataclass(frozen=True)
 class ConvLayer:
-    """x, weight, bias, weight_shift [, residual] -> int8: convolution, + bias, + residual aligned, ReLU, requantization."""
+    """x, weight, bias, weight_shift [, residual] -> int8.
+
+    Convolution, + bias, + residual aligned, ReLU, requantization.
+    """
 
     kind: ClassVar[str] = "conv_layer"
     in_shift: int
@@ -49,6 +55,7 @@ class ConvLayer:
     residual_shift: int | None = None
 
     def build(self, shapes: Sequence[Shape]) -> relax.Function:
+        """Bias and weight_shift have one element per output channel of the weight, whatever `shapes` says."""
         x = tensor("x", shapes[0], "int8")
         weight = tensor("weight", shapes[1], "int8")
         bias, weight_shift = (tensor(name, shapes[1][:1], "int32") for name in ("bias", "weight_shift"))
@@ -102,7 +109,10 @@ class AddLayer:
 
 @dataclass(frozen=True)
 class Upsample2x:
-    """x int8 (1, h, w, C) -> int8 (1, height, width, C): nearest, then cropped at the bottom and the right. The shift stays."""
+    """x int8 (1, h, w, C) -> int8 (1, height, width, C) on the same shift.
+
+    Nearest, then cropped at the bottom and the right.
+    """
 
     kind: ClassVar[str] = "upsample2x"
     height: int
@@ -119,7 +129,10 @@ class Upsample2x:
 
 @dataclass(frozen=True)
 class ConcatLayer:
-    """tensors int8 (1, H, W, C_i), each on its own shift -> int8 (1, H, W, sum C_i) on `out_shift`. One input: a change of shift."""
+    """tensors int8 (1, H, W, C_i), each on its own shift -> int8 (1, H, W, sum C_i) on `out_shift`.
+
+    With one input it is a change of shift.
+    """
 
     kind: ClassVar[str] = "concat_layer"
     in_shifts: tuple[int, ...]
@@ -135,9 +148,10 @@ class ConcatLayer:
 
 @dataclass(frozen=True)
 class AveragePool:
-    """x int8 -> int8: the sum of kernel x kernel values is on shift in_shift + log2(kernel^2), so it requantizes like an accumulator.
+    """x int8 (1, H, W, C) -> int8: means of kernel x kernel values.
 
-    Only powers of two as kernel: for other sizes ONNX Runtime's float division is not the exact rational (docs/integer.md).
+    Their sum is on shift in_shift + log2(kernel^2), so it requantizes like an accumulator. Only powers of two as
+    kernel: for other sizes ONNX Runtime's float division is not the exact rational (docs/integer.md).
     """
 
     kind: ClassVar[str] = "average_pool"
@@ -172,7 +186,10 @@ class ChannelArgmax:
 
 @dataclass(frozen=True)
 class FlattenMaps:
-    """maps int8 (1, h, w, anchors * fields) of all strides -> int8 (N, fields): one row an anchor, map by map, row by row."""
+    """maps int8 (1, h, w, anchors * fields) of all strides -> int8 (N, fields).
+
+    One row an anchor, map by map, row by row.
+    """
 
     kind: ClassVar[str] = "flatten_maps"
     fields: int
@@ -205,7 +222,9 @@ def layer_of(function: relax.Function) -> Layer:
     """Reads the settings of a layer's function back; the inverse of `build`."""
     attributes = dict(function.attrs)
     spec = LAYERS[str(attributes["kind"])]
-    return spec(**{field.name: plain(attributes[field.name]) for field in fields(spec) if field.name in attributes})
+    names = [field.name for field in fields(spec) if field.name in attributes]
+    settings: dict[str, Any] = {name: plain(attributes[name]) for name in names}
+    return spec(**settings)
 
 
 def plain(value: object) -> object:

@@ -1,6 +1,7 @@
 """Relax -> ONNX for the float and Q/DQ graphs of the compiler: the inverse of the importer, on the same few operators.
 
-Tensors are named after their Relax variables, weights keep their dotted names, a convolution's bias becomes its third input again.
+Tensors are named after their Relax variables, weights keep their dotted names, a convolution's bias becomes its third
+input again.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +22,10 @@ IR_VERSION = 9
 
 
 def to_onnx(module: tvm.IRModule, parameters: Parameters, output_names: Sequence[str]) -> onnx.ModelProto:
-    """The module as a checked ONNX model; outputs by `output_names`. Raises CompileError naming an operator it cannot write."""
+    """The module as a checked ONNX model, its outputs named `output_names`.
+
+    Raises CompileError naming an operator that it cannot write.
+    """
     writer = _Writer(Graph(module), parameters, output_names)
     for binding in writer.graph.bindings:
         writer.write(binding.var, binding.value)

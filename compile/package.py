@@ -1,4 +1,7 @@
-"""What an integer module says of itself: a JSON text in `main`'s attributes, so that symbol.json and params alone can be built."""
+"""What an integer module says of itself: a JSON text in `main`'s attributes.
+
+With it symbol.json and params are all that a build needs.
+"""
 
 import json
 from collections.abc import Mapping
@@ -15,8 +18,12 @@ ATTRIBUTE = "bitroad"
 
 @dataclass(frozen=True)
 class ModelCard:
-    """`input`, `uses_im_hw`, `tasks`, `outputs` as in the manifest; `tensor_of_layer` names each layer's tensor in step 2's ONNX;
-    `source` maps the ONNX's file name to its sha256; `parameter_digests` are those of the weights as ToInteger made them."""
+    """What the compiler knows of a model besides its graph and weights.
+
+    `input`, `uses_im_hw`, `tasks` and `outputs` are as in the manifest; `tensor_of_layer` names each layer's tensor in
+    step 2's ONNX; `source` maps the ONNX's file name to its sha256; `parameter_digests` are those of the weights as
+    ToInteger made them.
+    """
 
     input: Mapping[str, Any]
     uses_im_hw: bool

@@ -1,7 +1,7 @@
 """The one place where the order of the passes lives.
 
 ONNX of step 2   --import-->   Q/DQ graph   --INTEGER-->   int-inference module   --LOWERING-->   code for a target
-ONNX of step 0/1 --import-->   float graph  --FOLDING-->   folded graph  --SCALES-->   calibrated ONNX, which then is "step 2"
+ONNX of step 0/1 --import-->   float graph  --FOLDING-->   folded graph  --SCALES-->   calibrated ONNX, the new "step 2"
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,10 @@ from compile.passes.to_integer import ToInteger
 
 @tvm.ir.instrument.pass_instrument
 class WellFormed:
-    """Checks the module after every pass. TVM's own instrument prints the whole module where one line says what is wrong."""
+    """Checks the module after every pass.
+
+    TVM's own instrument prints the whole module where one line says what is wrong.
+    """
 
     def run_after_pass(self, module: tvm.IRModule, info: tvm.transform.PassInfo) -> None:
         try:
@@ -33,7 +36,10 @@ class WellFormed:
 
 
 def run_passes(module: tvm.IRModule, passes: Sequence[tvm.ir.transform.Pass], dump: Path | None) -> tvm.IRModule:
-    """Runs passes one after the other, the module checked for well-formedness after each and, with `dump`, written there."""
+    """Runs passes one after the other.
+
+    After each the module is checked for well-formedness and, with `dump`, written there.
+    """
     instruments: list[tvm.ir.instrument.PassInstrument] = [WellFormed()]
     if dump is not None:
         dump.mkdir(parents=True, exist_ok=True)
@@ -49,6 +55,7 @@ def integer_passes(
     output_names: Sequence[str],
     description: Description,
 ) -> list[tvm.ir.transform.Pass]:
+    """INTEGER. All but `tasks` and `output_names` are filled or changed by the passes."""
     return [
         MergeTasks(),  # before anything depends on a tensor being there once
         ToInteger(parameters, tensor_of_layer),
@@ -57,6 +64,7 @@ def integer_passes(
 
 
 def lowering_passes(parameters: Parameters) -> list[tvm.ir.transform.Pass]:
+    """LOWERING: weights become constants, layers kernels; the rest is TVM's way down to its virtual machine."""
     tensors = {name: tvm.runtime.tensor(value) for name, value in parameters.items()}
     return [
         relax.transform.BindParams("main", tensors),
@@ -77,7 +85,10 @@ def lowering_passes(parameters: Parameters) -> list[tvm.ir.transform.Pass]:
 def to_integer_module(
     imported: ImportedModel, tasks: Sequence[Mapping[str, Any]], dump: Path | None = None
 ) -> tuple[tvm.IRModule, Parameters, dict[str, str], Description]:
-    """Q/DQ graph -> integer module with post-processing, its parameters, layer -> ONNX tensor, and the tasks' description."""
+    """Q/DQ graph -> integer module with post-processing, and what belongs to it.
+
+    That is its parameters, the tensor of step 2's ONNX for every layer, and the description of tasks and outputs.
+    """
     parameters, tensor_of_layer, description = dict(imported.parameters), dict[str, str](), Description()
     passes = integer_passes(parameters, tensor_of_layer, tasks, imported.output_names, description)
     module = run_passes(imported.module, passes, dump)
@@ -87,6 +98,9 @@ def to_integer_module(
 def compile_module(
     module: tvm.IRModule, parameters: Parameters, target: tvm.target.Target, dump: Path | None = None
 ) -> relax.VMExecutable:
-    """Integer module and weights -> code. The lowering passes run here, so that the code generator sees their result only."""
+    """Integer module and weights -> code.
+
+    The lowering passes run here, so that the code generator sees their result only.
+    """
     lowered = run_passes(module, lowering_passes(parameters), dump)
     return relax.build(lowered, target, relax_pipeline=tvm.transform.Sequential([]))

@@ -11,7 +11,10 @@ from compile.errors import CompileError
 
 
 class LayerRecorder:
-    """Fills `values` with every layer's output, by the layer's name, when the n-th kernel call is the n-th layer of the manifest."""
+    """Fills `values` with every layer's output, by the layer's name.
+
+    It relies on the n-th kernel call being the n-th layer of the manifest, and refuses where it is not.
+    """
 
     def __init__(self, layers: Sequence[Mapping[str, Any]]) -> None:
         self._layers = layers

@@ -7,7 +7,10 @@ from tvm import relax
 
 
 def substitute(expr: relax.Expr, replacement: Mapping[relax.Var, relax.Expr]) -> relax.Expr:
-    """The expression with its variables replaced. Bindings here are in normal form, so calls, tuples and their items are all there is."""
+    """The expression with its variables replaced.
+
+    Bindings here are in normal form, so calls, tuples and their items are all there is.
+    """
     if isinstance(expr, relax.Var):
         return replacement.get(expr, expr)
     if isinstance(expr, relax.Call):

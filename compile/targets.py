@@ -32,4 +32,5 @@ def describe_target(name: str) -> dict[str, Any]:
 
 
 def llvm_target(description: dict[str, Any]) -> tvm.target.Target:
+    """The target that `describe_target` describes."""
     return tvm.target.Target({"kind": description["kind"], "mcpu": description["mcpu"]})

@@ -1,8 +1,8 @@
-"""`python -m compile.verify`: is the compiled model step 2? Every element of every output, box and mask, on real pictures.
+"""`python -m compile.verify`: is the compiled model step 2, in every element of every output, on real pictures?
 
-Step 2 is its ONNX in ONNX Runtime, with the numpy reference of the post-processing ops behind it. Step 3 is the `.so` in the run's folder, the
-one that `runtime.infer` loads; its heads, boxes and masks come from one call, during which its layers are read too. Exit code: 0 if everything
-is equal, 1 if anything differs, 2 if the question cannot be asked.
+Step 2 is its ONNX in ONNX Runtime, with the numpy reference of the post-processing ops behind it. Step 3 is the `.so`
+in the run's folder, the one that `runtime.infer` loads; its heads, boxes and masks come from one call, during which its
+layers are read too. Exit code: 0 if everything is equal, 1 if anything differs, 2 if the question cannot be asked.
 """
 
 import argparse
@@ -83,6 +83,7 @@ class Verifier:
     def compare_outputs(
         self, step_2: dict[str, Any], step_3: dict[str, Any], im_hw: tuple[int, int], first: str | None
     ) -> None:
+        """Heads, boxes and masks; `first` is the first layer that differs on this picture."""
         heads = {name: np.ldexp(step_2[name], shift).astype(np.int8) for name, shift in self.shifts.items()}
         expected = step_2 | post_processing(heads, self.shifts, self.tasks, im_hw)
         for output in self.engine.manifest.outputs:
@@ -118,6 +119,7 @@ def check_hashes(run: Path, manifest: Manifest, step_2: Path) -> list[str]:
 
 
 def source_of(run: Path, manifest: Manifest) -> Path:
+    """Step 2's ONNX that the `.so` was built from. Raises CompileError where it is not in the run's folder."""
     names = [name for name in manifest.sources if name.endswith(".onnx")]
     if len(names) != 1 or not (run / names[0]).is_file():
         raise CompileError(f"{run}: step 2's model {' '.join(names)} is not there; verify in the folder that was built")
@@ -125,6 +127,7 @@ def source_of(run: Path, manifest: Manifest) -> Path:
 
 
 def network_inputs(paths: list[Path], verifier: Verifier, console: Console) -> None:
+    """Compares on every picture; one that cannot be read counts as a problem."""
     for path in track(paths, description="comparing", console=console, transient=True):
         try:
             picture = read_picture(path)
@@ -137,6 +140,7 @@ def network_inputs(paths: list[Path], verifier: Verifier, console: Console) -> N
 
 
 def table_of(comparison: Comparison) -> Table:
+    """A row for every output, then the sums over outputs and over layers."""
     table = Table()
     for title, justify in zip(COLUMNS, ("left", "right", "right", "right", "left"), strict=True):
         table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
@@ -189,6 +193,7 @@ def report(verifier: Verifier, console: Console) -> dict[str, Any]:
 
 
 def verify(options: argparse.Namespace, console: Console) -> bool:
+    """What the command does; True where step 3 equals step 2. Raises CompileError where nothing can be compared."""
     tasks = load(options.config).deployment()["tasks"]
     engine = CompiledEngine(options.out / f"{STEP_3}.so", threads=1)
     step_2 = source_of(options.out, engine.manifest)
@@ -207,6 +212,7 @@ def verify(options: argparse.Namespace, console: Console) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Exit code: see the module's text; 130 when interrupted."""
     parser = argparse.ArgumentParser(prog="python -m compile.verify", description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument(

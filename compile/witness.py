@@ -22,7 +22,10 @@ NOTE = "ONNX Runtime, float kernels (session.disable_quant_qdq: its fused int8 k
 
 
 class Witness:
-    """ONNX Runtime on step 2's model. `tensors` are intermediates to return beside the outputs, by their names in the ONNX."""
+    """ONNX Runtime on step 2's model.
+
+    `tensors` are intermediates to return beside the outputs, by their names in the ONNX.
+    """
 
     def __init__(self, path: Path, *, level: str = "all", tensors: Sequence[str] = (), threads: int = 1) -> None:
         model = onnx.load(str(path))
@@ -40,7 +43,10 @@ class Witness:
         self._session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def run(self, picture: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        """Outputs and tensors by name for a network input uint8 (1, H, W, 3): NCHW as the ONNX has them, turned to NHWC."""
+        """Outputs and tensors by name for a network input uint8 (1, H, W, 3).
+
+        The ONNX has them NCHW; here they are turned to NHWC.
+        """
         image = np.ldexp(quantize_pixels(picture).astype(np.float32), -INPUT_SHIFT).transpose(0, 3, 1, 2)
         names = [output.name for output in self._session.get_outputs()]
         values = self._session.run(names, {"image": np.ascontiguousarray(image)})
@@ -53,7 +59,7 @@ def post_processing(
     tasks: Sequence[Mapping[str, Any]],
     im_hw: tuple[int, int],
 ) -> dict[str, NDArray[Any]]:
-    """Step 2's boxes and masks: the numpy reference on its int8 heads (NHWC). Names as in the compiled model's outputs."""
+    """Step 2's boxes and masks by the compiled model's output names: the numpy reference on its int8 heads (NHWC)."""
     size = np.array([im_hw], np.int32)
     results: dict[str, NDArray[Any]] = {}
     for task in tasks:

@@ -1,11 +1,12 @@
-"""One generator for all convolutions: conv, bias, residual, ReLU, requantization and saturation in one loop nest of plain int32 arithmetic.
+"""One generator for all convolutions: one loop nest of plain int32 arithmetic, from the products to saturation.
 
     for each row, each tile of TILE pixels:
         for each block of BLOCK output channels:  accumulators[TILE][BLOCK] += input (broadcast) * weights (a vector)
         for each pixel, each channel:             the epilogue, integer_ops' formulas on one value
 
-Weights come packed so that a block is contiguous: (groups * blocks, K, K, channels in per group, BLOCK), zeros where a group's channels
-do not fill its last block. The input is copied once into a scratch with its border of zeros, so that the inner loops test no bounds.
+Weights come packed so that a block is contiguous: (groups * blocks, K, K, channels in per group, BLOCK), zeros where a
+group's channels do not fill its last block. The input is copied once into a scratch with its border of zeros, so that
+the inner loops test no bounds.
 """
 
 from dataclasses import dataclass
@@ -44,7 +45,10 @@ def pack_weight(weight: np.ndarray, groups: int) -> np.ndarray:
 
 
 def conv_kernel(layer: ConvLayer, shape: ConvShape) -> tirx.PrimFunc:
-    """PrimFunc (x, packed weight, bias, weight_shift[, residual], out): activations int8 NHWC, bias and weight_shift int32."""
+    """PrimFunc (x, packed weight, bias, weight_shift[, residual], out).
+
+    Activations are int8 NHWC, bias and weight_shift int32 (O,).
+    """
     padding, stride, kernel = layer.padding, layer.stride, shape.kernel
     out_height = (shape.height + 2 * padding - kernel) // stride + 1
     out_width = (shape.width + 2 * padding - kernel) // stride + 1

@@ -1,12 +1,13 @@
-"""`DetectionPostProcessing_X2` as TensorIR: from int8 scores and deltas to boxes, integers only, equal to quant/postprocess.py.
+"""`DetectionPostProcessing_X2` as TensorIR: from int8 scores and deltas to boxes, equal to quant/postprocess.py.
 
-One function in four parts: decode the anchors that pass the threshold, order them (a counting sort, which is stable), suppress greedily per
-class, write the hardware layout. Products of coordinates are int64: int32 overflows at these sizes.
+One function in four parts, integers only: decode the anchors that pass the threshold, order them (a counting sort,
+which is stable), suppress greedily per class, write the hardware layout. Products of coordinates are int64: int32
+overflows at these sizes.
 """
 
 import numpy as np
 from tvm import tirx
-from tvm.script import tirx as T
+from tvm.script import tirx as T  # noqa: N812  # the name that TVM's own printer and texts use
 
 from compile.errors import CompileError
 from quant.arith import INT8_MIN
@@ -43,7 +44,11 @@ def class_count(attributes: DetectionAttributes) -> int:
 
 
 def detection_function(attributes: DetectionAttributes, anchor_total: int) -> tirx.PrimFunc:
-    """The PrimFunc (scores (N, C), deltas (N, 4), exp_table, anchors, levels, im_hw, out rows, out packed); N = anchor_total."""
+    """The PrimFunc for a task's settings and its number of anchors N = `anchor_total`.
+
+    Parameters: scores (N, C) and deltas (N, 4) int8, exp_table (256,), anchors (anchors, 2), levels (maps, 8) and im_hw
+    (1, 2) int32; written are rows (capacity, 6) int32 and packed (bytes,) uint8.
+    """
     classes, level_count, anchor_count = class_count(attributes), len(attributes.num_anchors), len(attributes.anchors)
     capacity, threshold = attributes.nms_output_bbox_num, attributes.box_filter_threshold
     nms_threshold, margin = attributes.nms_threshold, attributes.nms_margin
@@ -70,9 +75,8 @@ def detection_function(attributes: DetectionAttributes, anchor_total: int) -> ti
             found = T.sblock_alloc_buffer((anchor_total, ROW_FIELDS), "int32")
             order = T.sblock_alloc_buffer((anchor_total,), "int32")
             starts = T.sblock_alloc_buffer((257,), "int32")
-            state = T.sblock_alloc_buffer(
-                (4,), "int32"
-            )  # anchors seen, boxes found, boxes kept, whether this one is suppressed
+            # anchors seen, boxes found, boxes kept, whether this one is suppressed
+            state = T.sblock_alloc_buffer((4,), "int32")
             best = T.sblock_alloc_buffer((2,), "int32")  # score and class
             box = T.sblock_alloc_buffer((4,), "int64")
             for index in range(4):
@@ -131,7 +135,8 @@ def detection_function(attributes: DetectionAttributes, anchor_total: int) -> ti
                 order[place] = number
                 starts[127 - found[number, 4]] = place + 1
 
-            # Suppress: a box stays unless a kept one of its class, better by more than the margin, overlaps it too much.
+            # Suppress: a box stays unless a kept one of its class, better by more than the margin, overlaps it too
+            # much.
             for row, field in T.grid(capacity, ROW_FIELDS):
                 rows[row, field] = -1
             for rank in range(state[1]):
@@ -171,7 +176,8 @@ def detection_function(attributes: DetectionAttributes, anchor_total: int) -> ti
                             rows[state[2], field] = found[candidate, field]
                         state[2] = state[2] + 1
 
-            # The hardware layout, little-endian: header, then per box four int16, an int8 score, a uint8 class, padding.
+            # The hardware layout, little-endian: header, then per box four int16, an int8 score, a uint8 class and
+            # padding.
             for index in range(packed_size):
                 packed[index] = T.uint8(0)
             for index in range(4):

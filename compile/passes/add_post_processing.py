@@ -6,9 +6,10 @@
              boxes, packed = call_tir(DetectionPostProcessing_X2, (scores, deltas, exp_table, anchors, levels, im_hw))
              mask = channel_argmax(logits)
 
-Requires: an integer graph whose outputs are named `<task>.score_s<stride>`, `<task>.delta_s<stride>` and `<task>.logits`. Ensures: an output
-of every kind for every task; tables and anchors are parameters, `<task>.exp_table` and so on; `im_hw` is an input only where a task detects.
-The tasks' description, with what the shifts decide, is left in `description`.
+Requires: an integer graph whose outputs are named `<task>.score_s<stride>`, `<task>.delta_s<stride>` and
+`<task>.logits`. Ensures: an output of every kind for every task; tables and anchors are parameters, `<task>.exp_table`
+and so on; `im_hw` is an input only where a task detects. The tasks' description, with what the shifts decide, is left
+in `description`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,6 +68,7 @@ class AddPostProcessing:
         return writer.finish()
 
     def task_of(self, output: str) -> str:
+        """Name of the task that an output belongs to. Raises CompileError where there is none."""
         for task in self.tasks:
             if output.startswith(f"{task['name']}."):
                 return str(task["name"])
@@ -76,6 +78,7 @@ class AddPostProcessing:
 
 
 def output_fields(module: tvm.IRModule) -> list[relax.Var]:
+    """The variables that `main` returns."""
     return list(bindings_of(module["main"])[-1].value.fields)
 
 
@@ -141,7 +144,8 @@ class _Writer:
         deltas = self.call_layer(
             f"{name}.deltas", FlattenMaps(4), [self.head(delta_name) for delta_name in delta_names]
         )
-        boxes, packed = self.call_detection(name, attributes, [shape_of(value)[1:3] for value in maps], scores, deltas)
+        map_sizes = [(height, width) for _, height, width, _ in map(shape_of, maps)]
+        boxes, packed = self.call_detection(name, attributes, map_sizes, scores, deltas)
         self.describe(f"{name}.boxes", boxes, "boxes", name)
         self.describe(f"{name}.packed", packed, "packed", name)
         self.outputs += [boxes, packed]
@@ -160,6 +164,7 @@ class _Writer:
         scores: relax.Var,
         deltas: relax.Var,
     ) -> tuple[relax.Var, relax.Var]:
+        """Appends the call and its tables; returns boxes int32 (capacity, 6) and packed uint8."""
         if self.im_hw is None:
             self.im_hw = relax.Var("im_hw", relax.TensorType((1, 2), "int32"))
         function: tirx.PrimFunc = detection_function(attributes, shape_of(scores)[0])

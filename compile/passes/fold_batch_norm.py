@@ -1,12 +1,15 @@
 """FoldBatchNorm: a convolution takes in the batch norm behind it.
 
     Before   y = batch_norm(conv2d(x, w) [+ b], gamma, beta, mean, variance)[0]
-    After    y = conv2d(x, w') + b'       w' = w * gamma / sqrt(variance + eps), b' = beta + (b - mean) * gamma / sqrt(variance + eps)
+    After    y = conv2d(x, w') + b'
+             w' = w * gamma / sqrt(variance + eps)
+             b' = beta + (b - mean) * gamma / sqrt(variance + eps)
 
-w (O, I/groups, kh, kw), all others (O,): only the output channel counts, so grouped convolutions need nothing special. The formula is
-quant.fold.fold_batch_norm's, which training calls too. A quantized weight is folded with the values that its Q/DQ pair returns, and its old
-scale goes with the pair. Requires: every batch norm reads a convolution that nothing else reads. Ensures: no batch norm is left (raises naming
-it); `folded` counts them. Which ones a step absorbs is the config's `fusion_bn_patterns`; the caller asks configs.fusion.
+w (O, I/groups, kh, kw), all others (O,): only the output channel counts, so grouped convolutions need nothing special.
+The formula is quant.fold.fold_batch_norm's, which training calls too. A quantized weight is folded with the values that
+its Q/DQ pair returns, and its old scale goes with the pair. Requires: every batch norm reads a convolution that nothing
+else reads. Ensures: no batch norm is left (raises naming it); `folded` counts them. Which ones a step absorbs is the
+config's `fusion_bn_patterns`; the caller asks configs.fusion.
 """
 
 import numpy as np
@@ -35,7 +38,10 @@ def batch_norm_names(module: tvm.IRModule) -> list[str]:
 
 @tvm.transform.module_pass(opt_level=0, name="FoldBatchNorm")
 class FoldBatchNorm:
-    """See the module's text. `parameters` are changed in place: weights and biases folded, the batch norms' own gone."""
+    """See the module's text.
+
+    `parameters` are changed in place: weights and biases folded, the batch norms' own gone.
+    """
 
     def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters
@@ -62,7 +68,10 @@ class FoldBatchNorm:
         return pruned(graph.main, bindings, list(graph.outputs), self.parameters)
 
     def match(self, graph: Graph, var: relax.Var, call: relax.Call) -> tuple[relax.Var, relax.Var, relax.Var | None]:
-        """The convolution, its weight and its bias (or None) before a batch norm. Raises CompileError where there is none."""
+        """The convolution, its weight and its bias (or None) before a batch norm.
+
+        Raises CompileError where no convolution of the batch norm's own is before it.
+        """
         source = call.args[0]
         bias = graph.bias_of(source)
         convolution = graph.value_of[source].args[0] if bias is not None else source
@@ -73,7 +82,8 @@ class FoldBatchNorm:
         ):
             name = str(call.args[1].name).removesuffix(".weight")
             raise CompileError(
-                f"{name}: a batch norm that does not follow a convolution of its own cannot be folded; move it behind one"
+                f"{name}: a batch norm that does not follow a convolution of its own cannot be folded; "
+                "move it behind one"
             )
         return convolution, self.weight_behind(graph, graph.value_of[convolution].args[1]), bias
 
@@ -92,6 +102,7 @@ class FoldBatchNorm:
         weight: relax.Var,
         bias: relax.Var | None,
     ) -> list[tuple[relax.Var, relax.Expr]]:
+        """Folds the parameters; returns the bindings that make `out`, the batch norm's result, the convolution's."""
         call = graph.value_of[batch_norm]
         gamma, beta, mean, variance = (self.parameters[argument.name] for argument in call.args[1:5])
         folded_weight, folded_bias = fold_batch_norm(

@@ -1,10 +1,13 @@
 """LowerLayers: every layer of the integer graph becomes one kernel.
 
-    Before   y = conv_layer_3(x, X.weight, X.bias, X.weight_shift)           a Relax function, weights int8 OHWI constants
-    After    y = call_tir(conv_layer_3, (x, packed X.weight, X.bias, ...))   a PrimFunc, weights in the kernel's own order
+    Before   y = conv_layer_3(x, X.weight, X.bias, X.weight_shift)
+             a Relax function, weights int8 OHWI constants
+    After    y = call_tir(conv_layer_3, (x, packed X.weight, X.bias, ...))
+             a PrimFunc, weights in the kernel's own order
 
-Requires: parameters bound as constants. Ensures: one kernel call per layer, in the same order, so that the n-th kernel call of a running
-model is the n-th layer; equal layers of equal shapes share a kernel; no layer function is left (else the module would not build).
+Requires: parameters bound as constants. Ensures: one kernel call per layer, in the same order, so that the n-th kernel
+call of a running model is the n-th layer; equal layers of equal shapes share a kernel; no layer function is left (else
+the module would not build).
 """
 
 import tvm

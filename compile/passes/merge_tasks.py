@@ -3,8 +3,9 @@
     Before   backbone(image) for task a, backbone(image) again for task b, ...      same parameters, same inputs
     After    backbone(image) once, read by all tasks
 
-Parameters are shared by name, so two calls of one operator on the same variables with the same settings are one value. Requires: pure
-operators. Ensures: no convolution is left twice with the same weight and input (raises naming the weight otherwise).
+Parameters are shared by name, so two calls of one operator on the same variables with the same settings are one value.
+Requires: pure operators. Ensures: no convolution is left twice with the same weight and input (raises naming its result
+otherwise).
 """
 
 import tvm

@@ -1,10 +1,12 @@
 """PlaceActivationScales: quantization where step 3 needs int8 tensors and the graph carries none.
 
-    Before   y = conv2d(relu(a), w)                       After    q = dequantize(quantize(relu(a), 2^-s)); y = conv2d(q, w)
+    Before   y = conv2d(relu(a), w)
+    After    q = dequantize(quantize(relu(a), 2^-s)); y = conv2d(q, w)
 
-int8 are: the picture (shift 7), the input of every convolution, resize, concat and pool, every output, and all operands of an add but one
-bare convolution (rule 4 of docs/integer.md: where both operands are, the first stays an accumulator). What is on a grid already, and copies of
-it, stay as they are. Requires: BN folded. Ensures: ToInteger finds every tensor it needs on a grid.
+int8 are: the picture (shift 7), the input of every convolution, resize, concat and pool, every output, and all operands
+of an add but one bare convolution (rule 4 of docs/integer.md: where both operands are, the first stays an accumulator).
+What is on a grid already, and copies of it, stay as they are. Requires: BN folded. Ensures: ToInteger finds every
+tensor it needs on a grid.
 """
 
 from collections.abc import Callable
@@ -25,7 +27,10 @@ ON_GRID = ("relax.dequantize", *COPIES)
 
 @tvm.transform.module_pass(opt_level=0, name="PlaceActivationScales")
 class PlaceActivationScales:
-    """See the module's text. `shift_of` gives the shift of a variable's tensor; it is asked once for each that needs one."""
+    """See the module's text.
+
+    `shift_of` gives the shift of a variable's tensor; it is asked once for each that needs one.
+    """
 
     def __init__(self, parameters: Parameters, shift_of: Callable[[relax.Var], int]) -> None:
         self.parameters = parameters
@@ -33,10 +38,7 @@ class PlaceActivationScales:
 
     def transform_module(self, module: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         writer = _Writer(Graph(module), self.shift_of)
-        for binding in writer.graph.bindings:
-            value = substitute(binding.value, writer.inputs_of(binding.var))
-            writer.bindings.append((binding.var, value))
-        outputs = [writer.quantized(output) for output in writer.graph.outputs]
+        outputs = writer.write()
         return pruned(writer.graph.main, writer.bindings, outputs, self.parameters)
 
 
@@ -48,7 +50,7 @@ def tensors_without_scale(module: tvm.IRModule) -> list[relax.Var]:
         asked.append(var)
         return 0
 
-    PlaceActivationScales({}, record)(module)
+    _Writer(Graph(module), record).write()
     return asked
 
 
@@ -59,6 +61,13 @@ class _Writer:
         self.shift_of = shift_of
         self.bindings: list[tuple[relax.Var, relax.Expr]] = []
         self.placed: dict[relax.Var, relax.Var] = {}
+
+    def write(self) -> list[relax.Expr]:
+        """Fills `bindings`; returns the outputs, quantized."""
+        for binding in self.graph.bindings:
+            value = substitute(binding.value, self.inputs_of(binding.var))
+            self.bindings.append((binding.var, value))
+        return [self.quantized(output) for output in self.graph.outputs]
 
     def inputs_of(self, var: relax.Var) -> dict[relax.Var, relax.Expr]:
         """Which variables the binding of `var` has to read in quantized form, and what stands for them."""
@@ -76,9 +85,11 @@ class _Writer:
         return {x: self.quantized(x) for x in wanted}
 
     def may_stay_open(self, var: relax.Expr) -> bool:
+        """Whether an add may read the tensor as an accumulator."""
         return self.graph.is_bare_convolution(var) and self.graph.only_reader(var) is not None
 
     def quantized(self, var: relax.Var) -> relax.Var:
+        """The variable on a grid; its Q/DQ pair is written at the first use."""
         if self.graph.operator(var) in ON_GRID:
             return var
         if var not in self.placed:

@@ -1,9 +1,11 @@
 """PlaceWeightScales: weights and biases onto their grids, one shift per output channel, chosen under the certificate.
 
-    Before   y = conv2d(x, w) + b                         After    y = conv2d(x, dequantize(quantize(w, 2^-sw[c]))) + b on the grid sx + sw[c]
+    Before   y = conv2d(x, w) + b
+    After    y = conv2d(x, dequantize(quantize(w, 2^-sw[c]))) + b on the grid sx + sw[c]
 
-quant.params.choose_weight_shift picks the largest shift under both limits, residual included. Requires: every convolution's input and residual on a
-grid (PlaceActivationScales). Ensures: every weight has a scale; biases lie on the accumulator's grid. Weights that carry a scale keep it.
+quant.params.choose_weight_shift picks the largest shift under both limits, residual included. Requires: every
+convolution's input and residual on a grid (PlaceActivationScales). Ensures: every weight has a scale; biases lie on the
+accumulator's grid. Weights that carry a scale keep it.
 """
 
 import numpy as np

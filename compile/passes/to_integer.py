@@ -1,15 +1,16 @@
 """ToInteger: the Q/DQ float graph becomes the integer graph.
 
-    Before                                                            After
-    x = dequantize(quantize(image, 2^-7))                  (NCHW)     x = quantize_pixels(picture)                       (NHWC)
-    w = dequantize(quantize(X.weight, 2^-sw))                         y = conv_layer(x, X.weight, X.bias, X.weight_shift, r)
-    a = relu(conv2d(x, w) + X.bias + r)                               y: int8, q * 2^-sy
+    Before (NCHW)                                    After (NHWC)
+    x = dequantize(quantize(image, 2^-7))            x = quantize_pixels(picture)
+    w = dequantize(quantize(X.weight, 2^-sw))        y = conv_layer(x, X.weight, X.bias, X.weight_shift, r)
+    a = relu(conv2d(x, w) + X.bias + r)              y: int8, q * 2^-sy
     y = dequantize(quantize(a, 2^-sy))
 
-Requires: BN folded; every quantize with a power-of-two scale and zero point 0; every convolution, resize, concat and pool reads quantized
-tensors; of an add's operands at most one is a convolution's bare result. Ensures: `main` calls layers of compile/layers.py only, on int8
-tensors between them (a leftover raises and names the tensor). Weights become int8 OHWI, biases and weight shifts int32, by name. The
-arithmetic is docs/integer.md's: quantization of weights and biases comes from quant/params.py.
+Requires: BN folded; every quantize with a power-of-two scale and zero point 0; every convolution, resize, concat and
+pool reads quantized tensors; of an add's operands at most one is a convolution's bare result. Ensures: `main` calls
+layers of compile/layers.py only, on int8 tensors between them (a leftover raises and names the tensor). Weights become
+int8 OHWI, biases and weight shifts int32, by name. The arithmetic is docs/integer.md's: quantization of weights and
+biases comes from quant/params.py.
 """
 
 from dataclasses import dataclass, replace
@@ -75,11 +76,15 @@ class Sum:
 
 @dataclass(frozen=True)
 class Concatenation:
+    """A concat over channels that no quantize has closed yet; with one input, a change of shift."""
+
     inputs: tuple[Int8, ...]
 
 
 @dataclass(frozen=True)
 class Pool:
+    """An average pool that no quantize has closed yet."""
+
     x: Int8
     kernel: int
     stride: int
@@ -128,6 +133,7 @@ class _Walk:
         self.states: dict[relax.Var, State] = {image: Image()}
         self.tensor_of_layer: dict[str, str] = {}
         self.upsampled: dict[relax.Var, Int8] = {}
+        self.bias_names: dict[relax.Var, str] = {}
 
     def visit(self, var: relax.Var, value: relax.Expr) -> None:
         name = operator_name(value)
@@ -153,15 +159,17 @@ class _Walk:
             return self.upsampled[expr]
         if not isinstance(state, Int8):
             raise CompileError(
-                f"{getattr(expr, 'name', expr)}: a float tensor where an int8 one is needed; quantize it in the model (every "
-                "convolution's input, every output, and all but one operand of an add)"
+                f"{getattr(expr, 'name', expr)}: a float tensor where an int8 one is needed; quantize it in the model "
+                "(every convolution's input, every output, and all but one operand of an add)"
             )
         return state
 
     def emit(self, layer: Layer, inputs: list[relax.Expr], name: str, tensor: str) -> Int8:
+        """Appends a layer that equals `tensor` of step 2's ONNX."""
         var = self.emitter.emit(layer, inputs, name)
         self.tensor_of_layer[str(var.name)] = tensor
-        return Int8(var, layer.out_shift)  # type: ignore[union-attr]  # only the argmax has none, and no float graph holds one
+        # only layers of the post-processing have no out_shift, and no float graph holds one
+        return Int8(var, layer.out_shift)  # type: ignore[union-attr]
 
     def visit_quantize(self, var: relax.Var, call: relax.Call) -> State:
         data, scale, zero_point = call.args[:3]
@@ -175,6 +183,7 @@ class _Walk:
         return self.close(var, data, int(shift.reshape(())))
 
     def shift_of_scale(self, var: relax.Var, scale: relax.Expr, zero_point: relax.Expr) -> np.ndarray:
+        """Shifts of a quantize's scales. Raises CompileError for what is no power of two or not symmetric."""
         values, zeros = constant_value(scale, self.parameters), constant_value(zero_point, self.parameters)
         if values is None or zeros is None or np.any(zeros != 0):
             raise CompileError(
@@ -212,6 +221,7 @@ class _Walk:
         raise CompileError(f"{var.name}: a quantize of something that is no layer's result; export the model again")
 
     def close_convolution(self, conv: Convolution, shift: int, tensor: str) -> Int8:
+        """Emits a convolution with its integer weights. Raises CompileError for a bias off the grid."""
         weight_name = conv.weight.name
         name = weight_name.removesuffix(".weight")
         value = self.parameters[weight_name]
@@ -258,16 +268,12 @@ class _Walk:
         return Convolution(self.int8(call.args[0]), weight, stride, padding, int(attributes.groups))
 
     def visit_reshape(self, var: relax.Var, call: relax.Call) -> None:
-        """Of a bias, to (1, C, 1, 1): found again by `bias_of` at its add."""
+        """Of a bias, to (1, C, 1, 1): its add finds it in `bias_names`."""
         if call.args[0].name not in self.parameters:
             raise CompileError(
                 f"{var.name}: a reshape of an activation has no integer form; export the model without it"
             )
         self.bias_names[var] = call.args[0].name
-
-    @property
-    def bias_names(self) -> dict[relax.Var, str]:
-        return self.__dict__.setdefault("_bias_names", {})
 
     def visit_add(self, var: relax.Var, call: relax.Call) -> State:
         a, b = call.args
@@ -354,11 +360,15 @@ def one_value(var: relax.Var, values: object) -> int:
 
 
 def constant_tuple(expr: relax.Expr) -> list[int]:
+    """The values of a tuple of literals."""
     return [int(field.value) for field in expr.fields]
 
 
 def layer_name(tensor: str) -> str:
-    """A layer without weights is named after its quantizer's tensor: `/neck/merge/quantizer/QuantizeLinear_output_0` -> `neck.merge`."""
+    """A layer without weights is named after its quantizer's tensor.
+
+    `/neck/merge/quantizer/QuantizeLinear_output_0` -> `neck.merge`.
+    """
     parts = [part for part in tensor.strip("/").replace("/", ".").split(".") if part]
     while len(parts) > 1 and (parts[-1] in ("quantizer", "q") or parts[-1].startswith("QuantizeLinear")):
         parts.pop()
