@@ -181,7 +181,8 @@ class ChannelArgmax:
     def build(self, shapes: Sequence[Shape]) -> relax.Function:
         (shape,) = shapes
         logits = tensor("logits", shape, "int8")
-        return finished(self, [logits], op.astype(op.argmax(logits, axis=3), "uint8"))
+        # TVM's argmax starts from the type's least value, which a map of -128s would never exceed
+        return finished(self, [logits], op.astype(op.argmax(widen(logits), axis=3), "uint8"))
 
 
 @dataclass(frozen=True)
