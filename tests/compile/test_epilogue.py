@@ -1,0 +1,92 @@
+"""The end of every layer, requantization, on all ties and limits; and mutants that the comparison must notice.
+
+A 1x1 convolution of weights 0 hands its bias through as the accumulator, and every channel has its own shift: one call
+runs thousands of requantizations.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from tvm import tirx
+
+from compile.kernels import conv, epilogue
+from compile.layers import ConvLayer, Shape
+from quant import arith
+from quant.arith import ACCUMULATOR_LIMIT
+from tests.compile.engines import Run, kernel_layers, plain_layers
+
+Array = np.ndarray
+SHIFTS = [(12, -4), (5, 5), (-4, 12)]  # input and output: distances 8..30, -8..14 and -24..-2
+
+
+def accumulators(distance: int) -> Array:
+    """Around powers of two, around ties and limits of a division by 2^distance, and the largest that are allowed."""
+    near_powers = [sign * (1 << i) + k for i in range(24) for sign in (-1, 1) for k in (-2, -1, 0, 1, 2)]
+    half = 1 << max(distance - 1, 0)
+    near_ties = [odd * half + k for odd in range(-7, 8) for k in (-1, 0, 1)]
+    near_limits = [sign * (limit * 2 * half + half) + k for limit in (127, 128) for sign in (-1, 1) for k in (-1, 0, 1)]
+    limits = [ACCUMULATOR_LIMIT - 1, 1 - ACCUMULATOR_LIMIT]
+    values = np.unique([*near_powers, *near_ties, *near_limits, *limits])
+    return values[np.abs(values) < ACCUMULATOR_LIMIT]
+
+
+def case(in_shift: int, out_shift: int) -> tuple[ConvLayer, list[Shape], list[Array]]:
+    """The layer, and arguments that put every accumulator on every legal distance."""
+    values = {shift: accumulators(in_shift + shift - out_shift) for shift in range(-8, 15)}
+    bias = np.concatenate(list(values.values())).astype(np.int32)
+    weight_shift = np.concatenate([np.full(len(v), shift, np.int32) for shift, v in values.items()])
+    layer = ConvLayer(in_shift, out_shift, stride=1, padding=0, groups=1, relu=False)
+    x, weight = np.ones((1, 1, 1, 1), np.int8), np.zeros((len(bias), 1, 1, 1), np.int8)
+    arguments = [x, weight, bias, weight_shift]
+    return layer, [argument.shape for argument in arguments], arguments
+
+
+def check(form: Callable[[list[Any]], list[Run]], in_shift: int, out_shift: int) -> None:
+    layer, shapes, arguments = case(in_shift, out_shift)
+    (run,) = form([(layer, shapes)])
+    _, _, bias, weight_shift = arguments
+    expected = arith.requantize(bias, weight_shift.astype(np.int64) + in_shift, out_shift)
+    assert np.array_equal(run(*arguments).ravel(), expected)
+
+
+@pytest.mark.parametrize("form", [plain_layers, kernel_layers], ids=["relax", "kernel"])
+@pytest.mark.parametrize(("in_shift", "out_shift"), SHIFTS)
+def test_every_distance(form: Callable[[list[Any]], list[Run]], in_shift: int, out_shift: int) -> None:
+    check(form, in_shift, out_shift)
+
+
+real_saturated = epilogue.saturated
+
+
+def half_up(value: tirx.Expr, distance: tirx.Expr) -> tirx.Expr:
+    right, left = tirx.max(distance, 0), tirx.max(-distance, 0)
+    rounded = (value + ((tirx.const(1, "int32") << right) >> 1)) >> right
+    return real_saturated(real_saturated(rounded) << left).astype("int8")
+
+
+def truncating(value: tirx.Expr, distance: tirx.Expr) -> tirx.Expr:
+    right, left = tirx.max(distance, 0), tirx.max(-distance, 0)
+    return real_saturated(real_saturated(value >> right) << left).astype("int8")
+
+
+def never_left(value: tirx.Expr, distance: tirx.Expr) -> tirx.Expr:
+    return epilogue.requantized(value, tirx.max(distance, 0))
+
+
+@pytest.mark.parametrize(("mutant", "shifts"), [(half_up, SHIFTS[0]), (truncating, SHIFTS[1]), (never_left, SHIFTS[2])])
+def test_mutants_are_noticed(mutant: Any, shifts: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conv, "requantized", mutant)
+    with pytest.raises(AssertionError):
+        check(kernel_layers, *shifts)
+
+
+def unsaturated(value: tirx.Expr) -> tirx.Expr:
+    return value
+
+
+def test_missing_saturation_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(epilogue, "saturated", unsaturated)
+    with pytest.raises(AssertionError):
+        check(kernel_layers, *SHIFTS[0])
