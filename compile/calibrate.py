@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.progress import track
 
 from compile.errors import CompileError
-from compile.files import write_atomically
 from compile.graph import Graph
 from compile.importer import ImportedModel, import_onnx, read_onnx
 from compile.onnx_writer import to_onnx
@@ -31,6 +30,7 @@ from configs.fusion import absorbing_steps
 from quant.arith import INPUT_SHIFT, INT8_MAX, INT8_MIN, quantize_pixels
 from quant.params import ACTIVATION_SHIFT_MAX, ACTIVATION_SHIFT_MIN
 from runtime.errors import ImageError
+from runtime.files import write_atomically
 from runtime.geometry import Placement
 from runtime.image import find_inputs, read_picture
 from runtime.schema import InputGeometry, Reader

@@ -1,16 +1,18 @@
 """The Relax pair of a model: `-symbol.json` (the module) and `-0000.params` (its weights), both byte-reproducible."""
 
 import hashlib
-import os
-from pathlib import Path
+import json
+from pathlib import Path, PurePath
 
 import numpy as np
 import tvm
 from tvm import relax
 
 from compile.errors import CompileError
+from runtime.files import write_atomically
 
 Parameters = dict[str, np.ndarray]
+SPAN_POSITIONS = ("line", "column", "end_line", "end_column")
 
 
 def pair_of(prefix: Path) -> tuple[Path, Path]:
@@ -31,19 +33,23 @@ def parameter_digests(parameters: Parameters) -> dict[str, str]:
     }
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes beside the target and renames, so that a crash leaves the old file or the new one, never half of one."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
-
-
 def save_pair(prefix: Path, module: tvm.IRModule, parameters: Parameters) -> None:
     """Writes module and weights; equal inputs give equal bytes."""
     symbol, params = pair_of(prefix)
     tensors = {name: tvm.runtime.tensor(np.ascontiguousarray(value)) for name, value in sorted(parameters.items())}
     write_atomically(params, bytes(tvm.runtime.save_param_dict(tensors)))
-    write_atomically(symbol, str(tvm.ir.save_json(module)).encode())
+    write_atomically(symbol, portable(str(tvm.ir.save_json(module))).encode())
+
+
+def portable(graph: str) -> str:
+    """TVM's JSON of a module without positions in source files: equal modules give equal bytes, made anywhere."""
+    content = json.loads(graph)
+    for node in content["nodes"]:
+        if node["type"] == "ir.SourceName":
+            node["data"] = PurePath(node["data"]).name
+        elif node["type"] == "ir.Span":
+            node["data"].update(dict.fromkeys(SPAN_POSITIONS, 0))
+    return json.dumps(content, separators=(",", ":"))
 
 
 def load_pair(prefix: Path) -> tuple[tvm.IRModule, Parameters]:

@@ -25,7 +25,7 @@ from compile.importer import constant_value
 from compile.layer_emitter import LayerEmitter
 from compile.layers import AddLayer, AveragePool, ConcatLayer, ConvLayer, Layer, QuantizePixels, Upsample2x
 from compile.rewrite import bindings_of, operator_name, shape_of
-from quant.arith import INPUT_SHIFT
+from quant.arith import INPUT_SHIFT, WEIGHT_MAX
 from quant.errors import QuantError
 from quant.params import quantize_bias, quantize_weight, shift_of
 
@@ -226,6 +226,8 @@ class _Walk:
         name = weight_name.removesuffix(".weight")
         value = self.parameters[weight_name]
         weight = quantize_weight(value, conv.weight.shift)
+        if np.any(np.rint(np.ldexp(value.T, conv.weight.shift)) < -WEIGHT_MAX):
+            raise CompileError(f"{weight_name}: a weight of -128; clamp to ±{WEIGHT_MAX} steps before exporting")
         bias = np.zeros(len(value)) if conv.bias is None else self.parameters[conv.bias].astype(np.float64)
         accumulator_shift = conv.x.shift + conv.weight.shift
         integer_bias = quantize_bias(bias, accumulator_shift)
@@ -253,7 +255,23 @@ class _Walk:
         return self.emit(layer, arguments, name, tensor)
 
     def visit_dequantize(self, var: relax.Var, call: relax.Call) -> State | None:
-        return self.state(call.args[0])
+        """The float twin of what its quantize was; or a weight (int8) or bias (int32) that is stored as integers."""
+        data, scale, zero_point = call.args[:3]
+        if data.name not in self.parameters:
+            return self.state(data)
+        shift = self.shift_of_scale(var, scale, zero_point)
+        integers = self.parameters[data.name]
+        if integers.dtype not in (np.int8, np.int32):
+            raise CompileError(
+                f"{var.name}: dequantizes {data.name}, which is {integers.dtype} or dequantized elsewhere with another "
+                "scale; store weights as int8 and biases as int32, each with one scale"
+            )
+        column = shift.reshape(-1, *[1] * (integers.ndim - 1)) if shift.size > 1 else shift
+        self.parameters[data.name] = np.ldexp(integers.astype(np.float64), -column)
+        if integers.dtype == np.int8:
+            return Weight(data.name, np.broadcast_to(shift, integers.shape[:1]))
+        self.bias_names[var] = data.name
+        return None
 
     def visit_conv2d(self, var: relax.Var, call: relax.Call) -> State:
         weight = self.state(call.args[1])
@@ -269,11 +287,12 @@ class _Walk:
 
     def visit_reshape(self, var: relax.Var, call: relax.Call) -> None:
         """Of a bias, to (1, C, 1, 1): its add finds it in `bias_names`."""
-        if call.args[0].name not in self.parameters:
+        bias = call.args[0]
+        if bias not in self.bias_names and bias.name not in self.parameters:
             raise CompileError(
                 f"{var.name}: a reshape of an activation has no integer form; export the model without it"
             )
-        self.bias_names[var] = call.args[0].name
+        self.bias_names[var] = self.bias_names.get(bias, bias.name)
 
     def visit_add(self, var: relax.Var, call: relax.Call) -> State:
         a, b = call.args
