@@ -68,7 +68,11 @@ def load_pair(prefix: Path) -> tuple[tvm.IRModule, Parameters]:
     except Exception as error:
         raise CompileError(f"{symbol}: not a module saved by Bitroad ({first_line(error)}); build it again") from error
     try:
-        loaded = tvm.runtime.load_param_dict(params.read_bytes())
+        content = params.read_bytes()
+        loaded = tvm.runtime.load_param_dict(content)
+        whole = len(tvm.runtime.save_param_dict(loaded))
+        if len(content) != whole:  # a cut in the last parameter: TVM leaves there whatever the memory held
+            raise ValueError(f"{len(content)} bytes where {whole} belong")
     except Exception as error:
         raise CompileError(
             f"{params}: truncated or not a parameter file ({first_line(error)}); build it again"
