@@ -386,9 +386,14 @@ def constant_tuple(expr: relax.Expr) -> list[int]:
 def layer_name(tensor: str) -> str:
     """A layer without weights is named after its quantizer's tensor.
 
-    `/neck/merge/quantizer/QuantizeLinear_output_0` -> `neck.merge`.
+    `/backbone/stages.1/stages.1.0/merge/quantizer/QuantizeLinear_output_0` -> `backbone.stages.1.0.merge`.
     """
-    parts = [part for part in tensor.strip("/").replace("/", ".").split(".") if part]
+    scopes: list[str] = []
+    for scope in tensor.strip("/").split("/"):
+        if scopes and scope.startswith(f"{scopes[-1]}."):  # what a Sequential holds repeats its name
+            scopes.pop()
+        scopes.append(scope)
+    parts = [part for part in ".".join(scopes).split(".") if part]
     while len(parts) > 1 and (parts[-1] in ("quantizer", "q") or parts[-1].startswith("QuantizeLinear")):
         parts.pop()
     return ".".join(parts)
