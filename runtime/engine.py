@@ -2,7 +2,9 @@
 
 import importlib
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from runtime.errors import ArtifactError, UsageError
 from runtime.image import Picture
 
 Outputs = dict[str, npt.NDArray[Any]]
+_loaded: set[Path] = set()
 
 
 class Engine(Protocol):
@@ -44,11 +47,12 @@ class CompiledEngine:
         self._tvm = load_tvm()
         if threads is not None:
             set_threads(threads)
-        path = Path(library).resolve()
         from tvm.runtime.vm import VirtualMachine
 
         try:
-            self.vm = VirtualMachine(self._tvm.runtime.load_module(str(path)), self._tvm.cpu())
+            with _fresh_path(Path(library).resolve()) as path:
+                module = self._tvm.runtime.load_module(str(path))
+            self.vm = VirtualMachine(module, self._tvm.cpu())
             self._main = self.vm["main"]
         except Exception as error:  # TVM raises whatever its C++ side names
             raise ArtifactError(
@@ -84,6 +88,21 @@ class CompiledEngine:
                 "and they do not fit; build the model again with `python -m compile.build`"
             )
         self._checked = True
+
+
+@contextmanager
+def _fresh_path(library: Path) -> Iterator[Path]:
+    """A path at which this process has loaded nothing yet: `library`, or from the second time on that of a copy.
+
+    The system's loader knows libraries by their paths: built again at the same path, it would be the old one, without a
+    word.
+    """
+    if library not in _loaded:
+        _loaded.add(library)
+        yield library
+        return
+    with tempfile.TemporaryDirectory(prefix="bitroad-") as folder:
+        yield Path(shutil.copy(library, folder))
 
 
 def load_tvm() -> Any:

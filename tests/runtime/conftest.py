@@ -52,8 +52,11 @@ MANIFEST = Manifest(
 )
 
 
-def _build_library(path: Path) -> None:
-    """The model: one box of class 0, score 32, that spans im_hw; the mask tells where the red channel is over 127."""
+def _build_library(path: Path, score: int = 32) -> Path:
+    """The model: one box of class 0, of this score, that spans im_hw; the mask tells where the red channel is over 127.
+
+    The manifest lies beside it.
+    """
     import tvm
     from tvm import relax
 
@@ -69,24 +72,29 @@ def _build_library(path: Path) -> None:
         return op.strided_slice(picture, [1, 2, 3], [0, 0, 0], [32, 72, channels], [stride, stride, 1])
 
     with builder.function("main", [picture, im_hw]):
-        score = builder.emit(op.right_shift(every(8, 3), constant(1, "uint8")))
+        scores = builder.emit(op.right_shift(every(8, 3), constant(1, "uint8")))
         logits = builder.emit(op.right_shift(every(4, 3), constant(1, "uint8")))
         size = op.multiply(op.take(im_hw, constant([1, 0], "int64"), axis=1), constant(4, "int32"))
-        row = op.concat([constant([[0, 0]], "int32"), size, constant([[32, 0]], "int32")], axis=1)
+        row = op.concat([constant([[0, 0]], "int32"), size, constant([[score, 0]], "int32")], axis=1)
         boxes = builder.emit(op.concat([row, constant(np.full((99, 6), -1), "int32")], axis=0))
         mask = builder.emit(op.squeeze(op.right_shift(every(4, 1), constant(7, "uint8")), [3]))
-        outputs = [op.astype(score, "int8"), op.astype(logits, "int8"), boxes, constant(np.zeros(1616), "uint8"), mask]
+        outputs = [op.astype(scores, "int8"), op.astype(logits, "int8"), boxes, constant(np.zeros(1616), "uint8"), mask]
         builder.emit_func_output(relax.Tuple([builder.emit(value) for value in outputs]))
     tvm.compile(builder.get(), tvm.target.Target({"kind": "llvm"})).export_library(str(path))
+    dataclasses.replace(MANIFEST, library_sha256=file_sha256(path)).save(manifest_path(path))
+    return path
 
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model's .so, its manifest beside it. Shared: a test that changes a file copies both first."""
-    path = tmp_path_factory.mktemp("model") / "tiny.so"
-    _build_library(path)
-    dataclasses.replace(MANIFEST, library_sha256=file_sha256(path)).save(manifest_path(path))
-    return path
+    return _build_library(tmp_path_factory.mktemp("model") / "tiny.so")
+
+
+@pytest.fixture(scope="session")
+def rebuilt_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model after a change: its box has score 48."""
+    return _build_library(tmp_path_factory.mktemp("rebuilt") / "tiny.so", score=48)
 
 
 class FakeEngine:

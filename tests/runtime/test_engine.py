@@ -46,6 +46,18 @@ def test_results_of_one_run_survive_the_next(library: Path, network_input: np.nd
     assert np.array_equal(first, kept)
 
 
+def test_a_model_built_again_at_the_same_path_is_the_new_one(
+    library: Path, rebuilt_library: Path, network_input: np.ndarray, tmp_path: Path
+) -> None:
+    scores = []
+    for source in (library, rebuilt_library, library):
+        for path in (source, manifest_path(source)):
+            shutil.copy(path, tmp_path / "new")
+            os.replace(tmp_path / "new", tmp_path / path.name)
+        scores.append(int(CompiledEngine(tmp_path / library.name).run(network_input)["det_thing.boxes"][0, 4]))
+    assert scores == [32, 48, 32]
+
+
 def test_an_instrument_sees_every_call(library: Path, network_input: np.ndarray) -> None:
     engine = CompiledEngine(library)
     seen = []
