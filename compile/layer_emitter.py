@@ -24,11 +24,18 @@ class LayerEmitter:
         self._names: set[str] = set()
 
     def parameter(self, name: str, value: np.ndarray) -> relax.Var:
-        """The input of `main` that carries a weight; one that two layers share is one input."""
-        if name not in self._weights:
-            self._weights[name] = relax.Var(name, relax.TensorType(value.shape, str(value.dtype)))
-            self.parameters[name] = value
-        return self._weights[name]
+        """The input of `main` that carries a weight.
+
+        Layers that share a weight share the input, unless their grids make other integers of it: those get a number.
+        """
+        unique, number = name, 1
+        while unique in self.parameters and not np.array_equal(self.parameters[unique], value):
+            number += 1
+            unique = f"{name}.{number}"
+        if unique not in self.parameters:
+            self._weights[unique] = relax.Var(unique, relax.TensorType(value.shape, str(value.dtype)))
+            self.parameters[unique] = value
+        return self._weights[unique]
 
     def emit(self, layer: Layer, inputs: list[relax.Expr], name: str) -> relax.Var:
         """Appends a call of the layer; the result is named after the layer, with a number where the name is taken."""

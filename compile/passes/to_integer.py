@@ -13,7 +13,7 @@ int8 OHWI, biases and weight shifts int32, by name. The arithmetic is docs/integ
 biases comes from quant/params.py.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import tvm
@@ -21,85 +21,15 @@ from tvm import relax
 
 from compile.errors import CompileError
 from compile.files import Parameters
+from compile.graph import arguments_of
 from compile.importer import constant_value
 from compile.layer_emitter import LayerEmitter
 from compile.layers import AddLayer, AveragePool, ConcatLayer, ConvLayer, Layer, QuantizePixels, Upsample2x
+from compile.passes.states import Concatenation, Convolution, Image, Int8, Pool, State, Sum, Upsampled, Weight
 from compile.rewrite import bindings_of, operator_name, shape_of
 from quant.arith import INPUT_SHIFT, WEIGHT_MAX
 from quant.errors import QuantError
 from quant.params import quantize_bias, quantize_weight, shift_of
-
-
-@dataclass(frozen=True)
-class Image:
-    """The network's float input before its quantization."""
-
-
-@dataclass(frozen=True)
-class Weight:
-    """A quantized weight: its parameter and one shift per output channel."""
-
-    name: str
-    shift: np.ndarray
-
-
-@dataclass(frozen=True)
-class Int8:
-    """A tensor of the integer graph (NHWC) and its shift."""
-
-    var: relax.Var
-    shift: int
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """A convolution that no quantize has closed yet."""
-
-    x: Int8
-    weight: Weight
-    stride: int
-    padding: int
-    groups: int
-    bias: str | None = None
-    residual: Int8 | None = None
-    relu: bool = False
-
-
-@dataclass(frozen=True)
-class Sum:
-    """An add of two int8 tensors that no quantize has closed yet."""
-
-    a: Int8
-    b: Int8
-    relu: bool = False
-
-
-@dataclass(frozen=True)
-class Concatenation:
-    """A concat over channels that no quantize has closed yet; with one input, a change of shift."""
-
-    inputs: tuple[Int8, ...]
-
-
-@dataclass(frozen=True)
-class Pool:
-    """An average pool that no quantize has closed yet."""
-
-    x: Int8
-    kernel: int
-    stride: int
-
-
-@dataclass(frozen=True)
-class Upsampled:
-    """A nearest x2, and the size that a crop behind it leaves."""
-
-    x: Int8
-    height: int
-    width: int
-
-
-State = Image | Weight | Int8 | Convolution | Sum | Concatenation | Pool | Upsampled
 
 
 @tvm.transform.module_pass(opt_level=0, name="ToInteger")
@@ -139,8 +69,10 @@ class _Walk:
         name = operator_name(value)
         visitor = _VISITORS.get(name)
         if visitor is None:
+            weights = [str(argument.name) for argument in arguments_of(value) if argument.name in self.parameters]
             raise CompileError(
-                f"{var.name}: {name or type(value).__name__} has no integer form; export the model without it"
+                f"{(weights or [var.name])[0]}: {name or type(value).__name__} has no integer form; export the model "
+                "without it"
             )
         state = visitor(self, var, value)
         if state is not None:
@@ -172,20 +104,28 @@ class _Walk:
         return Int8(var, layer.out_shift)  # type: ignore[union-attr]
 
     def visit_quantize(self, var: relax.Var, call: relax.Call) -> State:
-        data, scale, zero_point = call.args[:3]
-        shift = self.shift_of_scale(var, scale, zero_point)
+        data, shift = call.args[0], self.shift_of_scale(var, call)
         if isinstance(data, relax.Var) and data.name in self.parameters:
-            return Weight(data.name, np.broadcast_to(shift, self.parameters[data.name].shape[:1]))
+            return self.weight(var, call, shift)
         if shift.size != 1:
             raise CompileError(
                 f"{var.name}: an activation has one scale per tensor, here are {shift.size}; export it per tensor"
             )
         return self.close(var, data, int(shift.reshape(())))
 
-    def shift_of_scale(self, var: relax.Var, scale: relax.Expr, zero_point: relax.Expr) -> np.ndarray:
-        """Shifts of a quantize's scales. Raises CompileError for what is no power of two or not symmetric."""
-        values, zeros = constant_value(scale, self.parameters), constant_value(zero_point, self.parameters)
-        if values is None or zeros is None or np.any(zeros != 0):
+    def weight(self, var: relax.Var, call: relax.Call, shift: np.ndarray) -> Weight:
+        """The parameter that a quantize or dequantize reads, one shift for each output channel."""
+        name = str(call.args[0].name)
+        if shift.size > 1 and int(call.attrs.axis) != 0:
+            raise CompileError(
+                f"{var.name}: scales of {name} along axis {call.attrs.axis}; export one per output channel, axis 0"
+            )
+        return Weight(name, np.broadcast_to(shift, self.parameters[name].shape[:1]))
+
+    def shift_of_scale(self, var: relax.Var, call: relax.Call) -> np.ndarray:
+        """Shifts of a (de)quantize's scales. Raises CompileError for what is no power of two or not symmetric."""
+        values, zeros = (constant_value(argument, self.parameters) for argument in call.args[1:3])
+        if values is None or zeros is None or np.any(zeros != 0) or zeros.dtype == np.uint8:
             raise CompileError(
                 f"{var.name}: scale and zero point must be constants and the zero point 0; export symmetric int8"
             )
@@ -225,12 +165,17 @@ class _Walk:
         weight_name = conv.weight.name
         name = weight_name.removesuffix(".weight")
         value = self.parameters[weight_name]
+        if not np.all(np.rint(np.ldexp(value.T, conv.weight.shift)) >= -WEIGHT_MAX):
+            raise CompileError(
+                f"{weight_name}: a weight of -128 (or no number); clamp to ±{WEIGHT_MAX} steps before exporting"
+            )
         weight = quantize_weight(value, conv.weight.shift)
-        if np.any(np.rint(np.ldexp(value.T, conv.weight.shift)) < -WEIGHT_MAX):
-            raise CompileError(f"{weight_name}: a weight of -128; clamp to ±{WEIGHT_MAX} steps before exporting")
         bias = np.zeros(len(value)) if conv.bias is None else self.parameters[conv.bias].astype(np.float64)
         accumulator_shift = conv.x.shift + conv.weight.shift
-        integer_bias = quantize_bias(bias, accumulator_shift)
+        try:
+            integer_bias = quantize_bias(bias, accumulator_shift)
+        except QuantError as error:
+            raise CompileError(f"{conv.bias}: {error}") from error
         if np.any(integer_bias != np.ldexp(bias, accumulator_shift)):
             raise CompileError(
                 f"{conv.bias}: a bias off the accumulator's grid (rule 3 of docs/integer.md); export a frozen model"
@@ -256,10 +201,12 @@ class _Walk:
 
     def visit_dequantize(self, var: relax.Var, call: relax.Call) -> State | None:
         """The float twin of what its quantize was; or a weight (int8) or bias (int32) that is stored as integers."""
-        data, scale, zero_point = call.args[:3]
+        data, shift = call.args[0], self.shift_of_scale(var, call)
         if data.name not in self.parameters:
-            return self.state(data)
-        shift = self.shift_of_scale(var, scale, zero_point)
+            state = self.state(data)
+            if isinstance(state, (Int8, Weight)) and np.any(shift != state.shift):
+                raise CompileError(f"{var.name}: another scale than in its quantize; export both with one scale")
+            return state
         integers = self.parameters[data.name]
         if integers.dtype not in (np.int8, np.int32):
             raise CompileError(
@@ -269,7 +216,7 @@ class _Walk:
         column = shift.reshape(-1, *[1] * (integers.ndim - 1)) if shift.size > 1 else shift
         self.parameters[data.name] = np.ldexp(integers.astype(np.float64), -column)
         if integers.dtype == np.int8:
-            return Weight(data.name, np.broadcast_to(shift, integers.shape[:1]))
+            return self.weight(var, call, shift)
         self.bias_names[var] = data.name
         return None
 
@@ -277,12 +224,14 @@ class _Walk:
         weight = self.state(call.args[1])
         if not isinstance(weight, Weight):
             raise CompileError(
-                f"{var.name}: a convolution with a float weight; every weight needs a scale before ToInteger"
+                f"{getattr(call.args[1], 'name', var.name)}: a float weight of a convolution; every weight needs a "
+                "scale before ToInteger"
             )
-        attributes = call.attrs
-        stride, padding = one_value(var, attributes.strides), one_value(var, attributes.padding)
-        if one_value(var, attributes.dilation) != 1:
-            raise CompileError(f"{var.name}: dilated convolutions have no integer form; use dilation 1")
+        name, attributes = weight.name, call.attrs  # the result is anonymous where a bias follows
+        one_value(name, shape_of(call.args[1])[2:])
+        stride, padding = one_value(name, attributes.strides), one_value(name, attributes.padding)
+        if one_value(name, attributes.dilation) != 1:
+            raise CompileError(f"{name}: dilated convolutions have no integer form; use dilation 1")
         return Convolution(self.int8(call.args[0]), weight, stride, padding, int(attributes.groups))
 
     def visit_reshape(self, var: relax.Var, call: relax.Call) -> None:
@@ -303,6 +252,10 @@ class _Walk:
                     f"{var.name}: a bias that is not a convolution's own; export it as the convolution's third input"
                 )
             return replace(conv, bias=self.bias_names[b])
+        if shape_of(a) != shape_of(b):
+            raise CompileError(
+                f"{var.name}: only tensors of one shape can be added, not {shape_of(a)} and {shape_of(b)}"
+            )
         for main, other in ((a, b), (b, a)):
             conv = self.state(main)
             if isinstance(conv, Convolution):
@@ -333,8 +286,9 @@ class _Walk:
     def visit_strided_slice(self, var: relax.Var, call: relax.Call) -> State:
         state = self.state(call.args[0])
         height, width = shape_of(var)[2:]
-        starts = constant_tuple(call.args[2])
-        if not isinstance(state, Upsampled) or any(starts) or shape_of(var)[1] != shape_of(state.x.var)[3]:
+        starts, steps = constant_tuple(call.args[2]), constant_tuple(call.args[4])
+        whole = not any(starts) and set(steps) <= {1}
+        if not isinstance(state, Upsampled) or not whole or shape_of(var)[1] != shape_of(state.x.var)[3]:
             raise CompileError(
                 f"{var.name}: only the crop of an upsampled map at its bottom and right has an integer form"
             )
@@ -346,8 +300,8 @@ class _Walk:
         return Concatenation(tuple(self.int8(field) for field in call.args[0].fields))
 
     def visit_avg_pool2d(self, var: relax.Var, call: relax.Call) -> State:
-        kernel, stride = one_value(var, call.attrs.pool_size), one_value(var, call.attrs.strides)
-        if kernel & (kernel - 1) or one_value(var, call.attrs.padding) or bool(call.attrs.ceil_mode):
+        kernel, stride = (one_value(str(var.name), sizes) for sizes in (call.attrs.pool_size, call.attrs.strides))
+        if kernel & (kernel - 1) or any(int(size) for size in call.attrs.padding) or bool(call.attrs.ceil_mode):
             raise CompileError(
                 f"{var.name}: average pooling needs a power of two as its kernel and no padding to be exact"
             )
@@ -368,12 +322,12 @@ _VISITORS = {
 }
 
 
-def one_value(var: relax.Var, values: object) -> int:
-    """The common value of a stride, padding or the like. Raises CompileError where the axes differ."""
+def one_value(name: str, values: object) -> int:
+    """The common value of a kernel, stride, padding or the like. Raises CompileError where the axes differ."""
     distinct = {int(value) for value in values}  # type: ignore[attr-defined]
     if len(distinct) != 1:
         raise CompileError(
-            f"{var.name}: {sorted(distinct)} differ between the axes; only equal values have an integer form"
+            f"{name}: {sorted(distinct)} differ between the axes; only equal values have an integer form"
         )
     return distinct.pop()
 
