@@ -12,8 +12,10 @@ from tvm import relax
 from compile.files import Parameters
 from compile.layers import AddLayer, AveragePool, ConcatLayer, ConvLayer, Layer, Upsample2x, layer_of
 from compile.rewrite import bindings_of
-from quant.arith import INT8_MAX, INT8_MIN
-from quant.certificate import LayerBound, add_bound, check, concat_bound, conv_bound, pool_bound
+from quant.arith import INT8_MAX, INT8_MIN, MAX_RIGHT_SHIFT
+from quant.certificate import CertificateError, LayerBound, add_bound, check, concat_bound, conv_bound, pool_bound
+
+MAX_LEFT_SHIFT = 24  # -128 · 2^24 is the least int32
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,31 @@ def certify(module: tvm.IRModule, parameters: Parameters) -> list[LayerBound]:
         bound = bound_of(call, largest, parameters)
         if bound is not None:
             bounds.append(bound)
+            check_distances(call, parameters)
         largest[call.var] = largest_output(call, largest)
     check(bounds)
     return bounds
+
+
+def check_distances(call: LayerCall, parameters: Parameters) -> None:
+    """Raises CertificateError for a requantization whose own constants leave int32, whatever the values."""
+    distances = [shift - call.layer.out_shift for shift in accumulator_shifts(call, parameters)]  # type: ignore[union-attr]
+    if min(distances) < -MAX_LEFT_SHIFT or max(distances) > MAX_RIGHT_SHIFT:
+        raise CertificateError(
+            f"layer {call.name} ({call.layer.kind}): requantizes by {min(distances)} to {max(distances)} bits to the "
+            f"right, only -{MAX_LEFT_SHIFT} to {MAX_RIGHT_SHIFT} are exact; choose its shifts anew"
+        )
+
+
+def accumulator_shifts(call: LayerCall, parameters: Parameters) -> list[int]:
+    """Shifts of what a layer requantizes: per output channel, per input of a concat, or one."""
+    layer = call.layer
+    if isinstance(layer, ConvLayer):
+        grids = [int(shift) + layer.in_shift for shift in parameters[call.arguments[3].name]]
+        return grids if layer.residual_shift is None else [max(grid, layer.residual_shift) for grid in grids]
+    if isinstance(layer, AddLayer):
+        return [max(layer.a_shift, layer.b_shift)]
+    return list(layer.in_shifts) if isinstance(layer, ConcatLayer) else [layer.sum_shift]  # type: ignore[union-attr]
 
 
 def largest_output(call: LayerCall, largest: dict[relax.Var, int]) -> int:

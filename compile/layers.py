@@ -168,8 +168,12 @@ class AveragePool:
         total = op.nn.conv2d(
             x, ones, strides=self.stride, groups=channels, data_layout="NHWC", kernel_layout="OHWI", out_dtype="int32"
         )
-        sum_shift = self.in_shift + 2 * (self.kernel.bit_length() - 1)
-        return finished(self, [x], requantize(total, int32(sum_shift), self.out_shift))
+        return finished(self, [x], requantize(total, int32(self.sum_shift), self.out_shift))
+
+    @property
+    def sum_shift(self) -> int:
+        """Shift of the sum of kernel x kernel values, read as their mean."""
+        return self.in_shift + 2 * (self.kernel.bit_length() - 1)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def average_pool_kernel(layer: AveragePool, shapes: Sequence[Shape]) -> tirx.Pri
         ),
         name="total",
     )
-    distance = layer.in_shift + 2 * (layer.kernel.bit_length() - 1) - layer.out_shift
+    distance = layer.sum_shift - layer.out_shift
     out = te.compute(total.shape, lambda *index: requantized(total(*index), distance), name="out")
     return te.create_prim_func([x, out])
 
