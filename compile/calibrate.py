@@ -22,9 +22,8 @@ from compile.graph import Graph
 from compile.importer import ImportedModel, import_onnx, read_onnx
 from compile.onnx_writer import to_onnx
 from compile.passes.fold_batch_norm import FoldBatchNorm, batch_norm_names
-from compile.passes.place_activation_scales import PlaceActivationScales, tensors_without_scale
-from compile.passes.place_weight_scales import PlaceWeightScales
-from compile.pipeline import run_passes
+from compile.passes.place_activation_scales import tensors_without_scale
+from compile.pipeline import folding_passes, run_passes, scale_passes
 from configs import Config
 from configs.fusion import absorbing_steps
 from quant.arith import INPUT_SHIFT, INT8_MAX, INT8_MIN, quantize_pixels
@@ -48,13 +47,12 @@ def calibrated_model(config: Config, source: Path, options: argparse.Namespace, 
     absorbing_steps(patterns, batch_norm_names(imported.module), file=config.file)
     parameters = dict(imported.parameters)
     fold = FoldBatchNorm(parameters)
-    module = run_passes(imported.module, [fold], options.dump)
+    module = run_passes(imported.module, folding_passes(fold), options.dump)
     console.print(f"folded {fold.folded} batch norms")
     shifts = activation_shifts(
         config, ImportedModel(module, parameters, imported.output_names), options.calib_images, console
     )
-    passes = [PlaceActivationScales(parameters, lambda var: shifts[str(var.name)]), PlaceWeightScales(parameters)]
-    module = run_passes(module, passes, options.dump)
+    module = run_passes(module, scale_passes(parameters, lambda var: shifts[str(var.name)]), options.dump)
     model = to_onnx(module, parameters, imported.output_names)
     write_atomically(target, model.SerializeToString(deterministic=True))
     console.print(f"wrote {target}")

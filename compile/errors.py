@@ -2,7 +2,12 @@
 
 from tvm_ffi import register_error
 
+from quant.errors import QuantError
 
-@register_error("CompileError")  # so that it keeps its type on the way through TVM's pass infrastructure
+# Both keep their types on the way through TVM's pass infrastructure.
+register_error("QuantError", QuantError)
+
+
+@register_error("CompileError")
 class CompileError(Exception):
     """A model, file or setting that the compiler refuses; the message names it and says what to do."""

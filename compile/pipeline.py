@@ -4,7 +4,7 @@ ONNX of step 2   --import-->   Q/DQ graph   --INTEGER-->   int-inference module 
 ONNX of step 0/1 --import-->   float graph  --FOLDING-->   folded graph  --SCALES-->   calibrated ONNX, the new "step 2"
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,11 @@ from compile.errors import CompileError
 from compile.files import Parameters
 from compile.importer import ImportedModel
 from compile.passes.add_post_processing import AddPostProcessing, Description
+from compile.passes.fold_batch_norm import FoldBatchNorm
 from compile.passes.lower_layers import LowerLayers
 from compile.passes.merge_tasks import MergeTasks
+from compile.passes.place_activation_scales import PlaceActivationScales
+from compile.passes.place_weight_scales import PlaceWeightScales
 from compile.passes.to_integer import ToInteger
 
 
@@ -46,6 +49,22 @@ def run_passes(module: tvm.IRModule, passes: Sequence[tvm.ir.transform.Pass], du
         instruments.append(DumpIR(str(dump)))
     with tvm.transform.PassContext(opt_level=3, instruments=instruments):
         return tvm.transform.Sequential(list(passes))(module)
+
+
+def folding_passes(fold: FoldBatchNorm) -> list[tvm.ir.transform.Pass]:
+    """From the import of step 0 or 1 to a graph without batch norms."""
+    return [
+        MergeTasks(),  # before a batch norm that several tasks compute would be folded again and again
+        fold,
+    ]
+
+
+def scale_passes(parameters: Parameters, shift_of: Callable[[relax.Var], int]) -> list[tvm.ir.transform.Pass]:
+    """From the folded graph to one in which every tensor has a scale."""
+    return [
+        PlaceActivationScales(parameters, shift_of),
+        PlaceWeightScales(parameters),  # the bounds of a weight's scale depend on those of the activations
+    ]
 
 
 def integer_passes(

@@ -8,9 +8,11 @@
 w (O, I/groups, kh, kw), all others (O,): only the output channel counts, so grouped convolutions need nothing special.
 The formula is quant.fold.fold_batch_norm's, which training calls too. A quantized weight is folded with the values that
 its Q/DQ pair returns, and its old scale goes with the pair. Requires: every batch norm reads a convolution that nothing
-else reads. Ensures: no batch norm is left (raises naming it); `folded` counts them. Which ones a step absorbs is the
-config's `fusion_bn_patterns`; the caller asks configs.fusion.
+else reads, with a weight of its own. Ensures: no batch norm is left (raises naming it); `folded` counts them. Which
+ones a step absorbs is the config's `fusion_bn_patterns`; the caller asks configs.fusion.
 """
+
+from collections import Counter
 
 import numpy as np
 import tvm
@@ -21,6 +23,7 @@ from compile.files import Parameters
 from compile.graph import Graph, pruned
 from compile.importer import constant_value
 from compile.rewrite import operator_name
+from quant.errors import QuantError
 from quant.fold import fold_batch_norm
 
 BATCH_NORM = "relax.nn.batch_norm"
@@ -28,12 +31,13 @@ BATCH_NORM = "relax.nn.batch_norm"
 
 def batch_norm_names(module: tvm.IRModule) -> list[str]:
     """Dotted names of the batch norms, those of their parameters without the last part."""
-    graph = Graph(module)
-    return [
-        str(value.args[1].name).removesuffix(".weight")
-        for value in graph.value_of.values()
-        if operator_name(value) == BATCH_NORM
-    ]
+    norms = [value for value in Graph(module).value_of.values() if operator_name(value) == BATCH_NORM]
+    return list(dict.fromkeys(name_of(call) for call in norms))  # tasks that are not merged yet name one again
+
+
+def name_of(batch_norm: relax.Call) -> str:
+    """Dotted name of a batch norm."""
+    return str(batch_norm.args[1].name).removesuffix(".weight")
 
 
 @tvm.transform.module_pass(opt_level=0, name="FoldBatchNorm")
@@ -55,6 +59,7 @@ class FoldBatchNorm:
             if operator_name(value) == BATCH_NORM
         }
         weight_of = {convolution: weight for convolution, weight, _ in parts.values()}
+        self.check_unshared(graph, set(weight_of.values()))
         bindings: list[tuple[relax.Var, relax.Expr]] = []
         for binding in graph.bindings:
             var, value = binding.var, binding.value
@@ -80,17 +85,34 @@ class FoldBatchNorm:
             or graph.only_reader(convolution) is None
             or graph.only_reader(source) is None
         ):
-            name = str(call.args[1].name).removesuffix(".weight")
             raise CompileError(
-                f"{name}: a batch norm that does not follow a convolution of its own cannot be folded; "
+                f"{name_of(call)}: a batch norm that does not follow a convolution of its own cannot be folded; "
                 "move it behind one"
             )
         return convolution, self.weight_behind(graph, graph.value_of[convolution].args[1]), bias
+
+    def check_unshared(self, graph: Graph, weights: set[relax.Var]) -> None:
+        """Raises CompileError for a weight that a second convolution reads, for which folding would change it, too."""
+        readers = Counter(
+            self.weight_behind(graph, value.args[1])
+            for value in graph.value_of.values()
+            if operator_name(value) == "relax.nn.conv2d"
+        )
+        for weight in weights:
+            if readers[weight] > 1:
+                raise CompileError(
+                    f"{weight.name}: {readers[weight]} convolutions share this weight, with batch norms behind them; "
+                    "give each a weight of its own"
+                )
 
     def weight_behind(self, graph: Graph, expr: relax.Expr) -> relax.Var:
         """The weight parameter, past its Q/DQ pair."""
         while graph.operator(expr) in ("relax.quantize", "relax.dequantize"):
             expr = graph.value_of[expr].args[0]
+        if self.parameters[expr.name].dtype != np.float32:
+            raise CompileError(
+                f"{expr.name}: a batch norm folds into a float weight only; export it before it is rounded"
+            )
         return expr
 
     def fold(
@@ -105,16 +127,19 @@ class FoldBatchNorm:
         """Folds the parameters; returns the bindings that make `out`, the batch norm's result, the convolution's."""
         call = graph.value_of[batch_norm]
         gamma, beta, mean, variance = (self.parameters[argument.name] for argument in call.args[1:5])
-        folded_weight, folded_bias = fold_batch_norm(
-            self.effective_weight(graph, graph.value_of[convolution].args[1]),
-            None if bias is None else self.parameters[bias.name],
-            gamma,
-            beta,
-            mean,
-            variance,
-            float(call.attrs.epsilon),
-        )
-        name = str(weight.name).removesuffix(".weight") + ".bias"
+        try:
+            folded_weight, folded_bias = fold_batch_norm(
+                self.effective_weight(graph, graph.value_of[convolution].args[1]),
+                None if bias is None else self.parameters[bias.name],
+                gamma,
+                beta,
+                mean,
+                variance,
+                float(call.attrs.epsilon),
+            )
+        except QuantError as error:
+            raise CompileError(f"{name_of(call)}: {error}") from error
+        name = str(weight.name).removesuffix(".weight") + ".bias" if bias is None else str(bias.name)
         self.parameters[weight.name], self.parameters[name] = folded_weight, folded_bias
         channels = len(folded_bias)
         new_bias = relax.Var(name, relax.TensorType((channels,), "float32")) if bias is None else bias

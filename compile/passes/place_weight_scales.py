@@ -8,14 +8,18 @@ convolution's input and residual on a grid (PlaceActivationScales). Ensures: eve
 accumulator's grid. Weights that carry a scale keep it.
 """
 
+from collections import Counter
+
 import numpy as np
 import tvm
 from tvm import relax
 
+from compile.errors import CompileError
 from compile.files import Parameters
 from compile.graph import Graph, pruned
 from compile.importer import constant_value
 from quant.arith import INT8_MAX, INT8_MIN
+from quant.errors import QuantError
 from quant.params import choose_weight_shift, quantize_bias, shift_of
 
 
@@ -27,13 +31,14 @@ class PlaceWeightScales:
         self.parameters = parameters
 
     def transform_module(self, module: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
-        graph = Graph(module)
+        graph, placed = Graph(module), Counter[str]()
         bindings: list[tuple[relax.Var, relax.Expr]] = []
         for binding in graph.bindings:
             var, value = binding.var, binding.value
             if graph.operator(var) == "relax.nn.conv2d" and value.args[1].name in self.parameters:
-                shift = self.place(graph, var)
-                pair = weight_pair(value.args[1], shift)
+                weight = value.args[1]
+                placed[weight.name] += 1
+                pair = weight_pair(weight, self.place(graph, var), placed[weight.name])
                 bindings += pair
                 value = relax.Call(value.op, [value.args[0], pair[-1][0]], value.attrs)
             bindings.append((var, value))
@@ -46,13 +51,16 @@ class PlaceWeightScales:
         addition = graph.only_reader(conv)
         bias = graph.bias_of(addition) if addition is not None else None
         values = np.zeros(len(self.parameters[weight.name]), np.float32) if bias is None else self.parameters[bias.name]
-        shift = choose_weight_shift(
-            self.parameters[weight.name],
-            values,
-            input_shift=input_shift,
-            input_max=input_max,
-            residual_shift=self.residual_shift(graph, conv if bias is None else addition),
-        )
+        try:
+            shift = choose_weight_shift(
+                self.parameters[weight.name],
+                values,
+                input_shift=input_shift,
+                input_max=input_max,
+                residual_shift=self.residual_shift(graph, conv if bias is None else addition),
+            )
+        except QuantError as error:
+            raise CompileError(f"{weight.name}: {error}") from error
         if bias is not None:
             grid = shift + input_shift
             self.parameters[bias.name] = np.ldexp(quantize_bias(values, grid).astype(np.float64), -grid).astype(
@@ -79,11 +87,12 @@ class PlaceWeightScales:
         return self.grid_of(graph, other)[0]
 
 
-def weight_pair(weight: relax.Var, shift: np.ndarray) -> list[tuple[relax.Var, relax.Expr]]:
-    """quantize and dequantize of a weight, per output channel."""
+def weight_pair(weight: relax.Var, shift: np.ndarray, number: int) -> list[tuple[relax.Var, relax.Expr]]:
+    """quantize and dequantize of a weight, per output channel; `number` counts the pairs of a shared weight."""
+    name = str(weight.name) if number == 1 else f"{weight.name}.{number}"
     scale, zero = relax.const(np.ldexp(1.0, -shift).astype(np.float32)), relax.const(np.zeros(len(shift), np.int8))
-    integer = relax.DataflowVar(f"{weight.name}.quantized", relax.TensorType(weight.ty.shape, "int8"))
-    float_again = relax.DataflowVar(f"{weight.name}.dequantized", weight.ty)
+    integer = relax.DataflowVar(f"{name}.quantized", relax.TensorType(weight.ty.shape, "int8"))
+    float_again = relax.DataflowVar(f"{name}.dequantized", weight.ty)
     return [
         (integer, relax.op.quantize(weight, scale, zero, axis=0, out_dtype="int8")),
         (float_again, relax.op.dequantize(integer, scale, zero, axis=0, out_dtype="float32")),
