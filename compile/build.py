@@ -199,7 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     try:
         build(options, Console(highlight=False, soft_wrap=True))
-    except (CompileError, ConfigError, QuantError, ArtifactError) as error:
+    except (CompileError, ConfigError, QuantError, ArtifactError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -54,6 +54,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         onnx.checker.check_model(model)
     except Exception as error:
         raise CompileError(f"{path}: not a valid ONNX model ({first_line(error)}); export it again") from error
+    check_input(model, path)
     for node in model.graph.node:
         if node.op_type not in SUPPORTED_OPS:
             raise CompileError(
@@ -61,6 +62,18 @@ def read_onnx(path: Path) -> onnx.ModelProto:
                 f"for; export a model of {', '.join(sorted(SUPPORTED_OPS))} only"
             )
     return model
+
+
+def check_input(model: onnx.ModelProto, path: Path) -> None:
+    """Raises CompileError unless the picture, of a fixed size, is the only input."""
+    parameters = {initializer.name for initializer in model.graph.initializer}
+    inputs = {entry.name: entry.type.tensor_type for entry in model.graph.input if entry.name not in parameters}
+    sizes = [size.dim_value for tensor in inputs.values() for size in tensor.shape.dim]
+    if list(inputs) != ["image"] or len(sizes) != 4 or not all(sizes):
+        raise CompileError(
+            f"{path}: its inputs are {', '.join(inputs)}, step 3 needs the one input image, float32 (1, 3, H, W) of a "
+            "fixed size; export it again"
+        )
 
 
 def import_onnx(model: onnx.ModelProto) -> ImportedModel:
@@ -126,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
         imported = import_onnx(read_onnx(options.onnx))
         prefix = options.onnx.with_suffix("")
         save_pair(prefix, imported.module, imported.parameters)
-    except CompileError as error:
+    except (CompileError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"wrote {', '.join(str(path) for path in pair_of(prefix))} ({len(imported.parameters)} parameters)")

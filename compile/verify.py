@@ -49,6 +49,7 @@ class Verifier:
         self.layers = [layer for layer in manifest.layers if layer["tensor"]]
         self.recorder = LayerRecorder(manifest.layers)
         self.plain = Witness(step_2, threads=threads)
+        check_interface(self.plain, manifest, step_2)
         self.detailed = Witness(step_2, tensors=[layer["tensor"] for layer in self.layers], threads=threads)
         self.levels = [Witness(step_2, level=level, threads=threads) for level in LEVELS if level != "all"]
         self.comparison = Comparison()
@@ -101,6 +102,17 @@ class Verifier:
                     self.comparison.problems.append(
                         f"step 2 itself: {name} depends on the optimization level ({level})"
                     )
+
+
+def check_interface(step_2: Witness, manifest: Manifest, path: Path) -> None:
+    """Raises CompileError where step 2 is another network: its picture or its heads are not those of the `.so`."""
+    heads = [output.name for output in manifest.outputs if output.role == "head"]
+    shape = (1, 3, manifest.input.height, manifest.input.width)
+    if step_2.input_shape != shape or step_2.output_names != heads:
+        raise CompileError(
+            f"{path}: takes {step_2.input_shape} and returns {', '.join(step_2.output_names)}; the .so was built from "
+            f"{shape} and {', '.join(heads)}. Build it again"
+        )
 
 
 def check_hashes(run: Path, manifest: Manifest, step_2: Path) -> list[str]:
@@ -205,6 +217,8 @@ def verify(options: argparse.Namespace, console: Console) -> bool:
     verifier = Verifier(engine, step_2, tasks, threads=1)
     verifier.comparison.problems += check_hashes(options.out, engine.manifest, step_2)
     network_inputs(paths, verifier, console)
+    if not verifier.comparison.pictures:
+        raise CompileError(f"{options.images}: nothing to compare on: {'; '.join(verifier.comparison.problems)}")
     result = report(verifier, console)
     if options.json is not None:
         options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -224,7 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         width = None if sys.stdout.isatty() else TABLE_WIDTH
         return 0 if verify(options, Console(highlight=False, soft_wrap=True, width=width)) else 1
-    except (CompileError, ConfigError, ArtifactError) as error:
+    except (CompileError, ConfigError, ArtifactError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

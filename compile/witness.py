@@ -9,6 +9,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from compile.importer import read_onnx
 from quant.arith import INPUT_SHIFT, channel_argmax, quantize_pixels
 from quant.postprocess import detection_attributes, detection_post_processing, pack_hardware
 
@@ -28,7 +29,9 @@ class Witness:
     """
 
     def __init__(self, path: Path, *, level: str = "all", tensors: Sequence[str] = (), threads: int = 1) -> None:
-        model = onnx.load(str(path))
+        model = read_onnx(path)
+        (image,) = (entry for entry in model.graph.input if entry.name == "image")
+        self.input_shape = tuple(size.dim_value for size in image.type.tensor_type.shape.dim)
         self.output_names = [output.name for output in model.graph.output]
         self.names = list(dict.fromkeys([*self.output_names, *tensors]))
         present = {name for node in model.graph.node for name in node.output}
