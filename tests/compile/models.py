@@ -29,7 +29,7 @@ class ModelBuilder:
         self, hw: tuple[int, int], *, seed: int = 0, quantized: bool = True, batch_norms: str = NO_BATCH_NORM
     ) -> None:
         self.hw = hw
-        self.rng = np.random.default_rng(seed)
+        self.seed = seed
         self.quantized = quantized
         self.batch_norms = re.compile(batch_norms)
         self.nodes: list[onnx.NodeProto] = []
@@ -45,6 +45,10 @@ class ModelBuilder:
         self.nodes.append(helper.make_node(kind, inputs, [output], output.removesuffix("_output_0"), **attributes))
         self.channels[output] = self.channels.get(inputs[0], 0)
         return output
+
+    def rng(self, name: str) -> np.random.Generator:
+        """Randomness of a unit: it depends on the unit's name only, not on what was built before."""
+        return np.random.default_rng([self.seed, *name.encode()])
 
     def literal(self, path: str, value: Array) -> str:
         """A Constant node: scales and the like, of which the export makes no parameters."""
@@ -98,10 +102,10 @@ class ModelBuilder:
 
         `values`: weight (O, I / groups, k, k) and bias (O,), in place of random ones.
         """
-        in_channels = self.channels[x] // groups
+        in_channels, rng = self.channels[x] // groups, self.rng(name)
         weight, bias_value = values or (
-            self.rng.standard_normal((channels, in_channels, kernel, kernel)) * (2 / (in_channels * kernel**2)) ** 0.5,
-            self.rng.standard_normal(channels) * 0.3,
+            rng.standard_normal((channels, in_channels, kernel, kernel)) * (2 / (in_channels * kernel**2)) ** 0.5,
+            rng.standard_normal(channels) * 0.3,
         )
         weight_name, bias_name = f"{name}.conv.weight", f"{name}.conv.bias"
         weight = self.parameter(weight_name, weight)
@@ -128,7 +132,7 @@ class ModelBuilder:
         return self.batch_norm(name, output) if self.batch_norms.match(name) else output
 
     def batch_norm(self, name: str, x: str) -> str:
-        channels, rng = self.channels[x], self.rng
+        channels, rng = self.channels[x], self.rng(f"{name}.bn")
         statistics = {
             "weight": rng.uniform(0.5, 1.5, channels) * rng.choice([-1, 1], channels),
             "bias": rng.standard_normal(channels) * 0.2,
