@@ -1,6 +1,7 @@
 """`python -m compile.build`: from a step's export to the integer module and the compiled model (step 3)."""
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -147,12 +148,11 @@ def export_library(executable: relax.VMExecutable, library: Path) -> None:
 
 def find_compiler() -> str:
     """Path of the C++ compiler that TVM links with. Raises CompileError where there is none."""
-    try:
-        return str(cc.get_cc())
-    except (ValueError, RuntimeError) as error:
-        raise CompileError(
-            "no C++ compiler (g++ or clang++) on the PATH; install one: TVM links the model with it"
-        ) from error
+    compiler = cc.get_cc()  # what CXX or CC names, or else the first on the PATH
+    if compiler is None or shutil.which(compiler) is None:
+        named = "on the PATH" if compiler is None else f"at {compiler}, which CXX or CC names"
+        raise CompileError(f"no C++ compiler (g++ or clang++) {named}; install one: TVM links the model with it")
+    return str(compiler)
 
 
 def build(options: argparse.Namespace, console: Console) -> None:
