@@ -1,10 +1,15 @@
 """The toy: a network of two tasks that has one of every layer, and the config that goes with it."""
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 
+from compile.build import STEP_3
+from compile.files import load_pair, save_pair
+from runtime.engine import CompiledEngine
 from tests.compile.models import NO_BATCH_NORM, ModelBuilder
 
 HW = (72, 104)
@@ -84,3 +89,41 @@ def write_toy_config(repository: Path, folder: Path) -> Path:
         with (target / name).open("a") as file:
             file.write(addition)
     return target / "multitask.py"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder with what belongs to it."""
+
+    config: Path
+    folder: Path
+    pictures: Path
+
+    @property
+    def step_2(self) -> Path:
+        return self.folder / "fusion-bn-c2-export-last.onnx"
+
+    @property
+    def prefix(self) -> Path:
+        """Of the four files of step 3."""
+        return self.folder / STEP_3
+
+    def file(self, suffix: str) -> Path:
+        return self.folder / f"{STEP_3}{suffix}"
+
+    def build_arguments(self, *more: str) -> list[str]:
+        return ["--config", str(self.config), "--out", str(self.folder), *more]
+
+    def verify_arguments(self, *more: str) -> list[str]:
+        return [*self.build_arguments(), "--images", str(self.pictures), *more]
+
+    def outputs(self, picture: np.ndarray, im_hw: tuple[int, int] = HW) -> dict[str, np.ndarray]:
+        """What the `.so` returns."""
+        return CompiledEngine(self.file(".so")).run(picture, im_hw)
+
+    def change_parameter(self, name: str, place: tuple[int, ...], by: int) -> None:
+        """Plants a fault in `-0000.params`."""
+        module, parameters = load_pair(self.prefix)
+        value = parameters[name].copy()
+        value[place] += by
+        save_pair(self.prefix, module, parameters | {name: value})
