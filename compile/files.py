@@ -36,7 +36,7 @@ def parameter_digests(parameters: Parameters) -> dict[str, str]:
 def save_pair(prefix: Path, module: tvm.IRModule, parameters: Parameters) -> None:
     """Writes module and weights; equal inputs give equal bytes."""
     symbol, params = pair_of(prefix)
-    tensors = {name: tvm.runtime.tensor(np.ascontiguousarray(value)) for name, value in sorted(parameters.items())}
+    tensors = {name: tvm.runtime.tensor(np.asarray(value, order="C")) for name, value in sorted(parameters.items())}
     write_atomically(params, bytes(tvm.runtime.save_param_dict(tensors)))
     write_atomically(symbol, portable(str(tvm.ir.save_json(module))).encode())
 

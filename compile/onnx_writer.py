@@ -61,7 +61,7 @@ class _Writer:
         return self.initializer(name, self.parameters[name])
 
     def initializer(self, name: str, value: np.ndarray) -> str:
-        self.initializers.setdefault(name, numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self.initializers.setdefault(name, numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: object) -> None:
