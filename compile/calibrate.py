@@ -23,7 +23,7 @@ from compile.importer import ImportedModel, import_onnx, read_onnx
 from compile.onnx_writer import to_onnx
 from compile.passes.fold_batch_norm import FoldBatchNorm, batch_norm_names
 from compile.passes.place_activation_scales import tensors_without_scale
-from compile.pipeline import folding_passes, run_passes, scale_passes
+from compile.pipeline import folding_passes, phase_folder, run_passes, scale_passes
 from configs import Config
 from configs.fusion import absorbing_steps
 from quant.arith import INPUT_SHIFT, INT8_MAX, INT8_MIN, quantize_pixels
@@ -47,12 +47,13 @@ def calibrated_model(config: Config, source: Path, options: argparse.Namespace, 
     absorbing_steps(patterns, batch_norm_names(imported.module), file=config.file)
     parameters = dict(imported.parameters)
     fold = FoldBatchNorm(parameters)
-    module = run_passes(imported.module, folding_passes(fold), options.dump)
+    module = run_passes(imported.module, folding_passes(fold), phase_folder(options.dump, "1-folding"))
     console.print(f"folded {fold.folded} batch norms")
     shifts = activation_shifts(
         config, ImportedModel(module, parameters, imported.output_names), options.calib_images, console
     )
-    module = run_passes(module, scale_passes(parameters, lambda var: shifts[str(var.name)]), options.dump)
+    passes = scale_passes(parameters, lambda var: shifts[str(var.name)])
+    module = run_passes(module, passes, phase_folder(options.dump, "2-scales"))
     model = to_onnx(module, parameters, imported.output_names)
     write_atomically(target, model.SerializeToString(deterministic=True))
     console.print(f"wrote {target}")

@@ -41,7 +41,7 @@ class WellFormed:
 def run_passes(module: tvm.IRModule, passes: Sequence[tvm.ir.transform.Pass], dump: Path | None) -> tvm.IRModule:
     """Runs passes one after the other.
 
-    After each the module is checked for well-formedness and, with `dump`, written there.
+    After each the module is checked for well-formedness and, with `dump`, a folder, written there.
     """
     instruments: list[tvm.ir.instrument.PassInstrument] = [WellFormed()]
     if dump is not None:
@@ -49,6 +49,11 @@ def run_passes(module: tvm.IRModule, passes: Sequence[tvm.ir.transform.Pass], du
         instruments.append(DumpIR(str(dump)))
     with tvm.transform.PassContext(opt_level=3, instruments=instruments):
         return tvm.transform.Sequential(list(passes))(module)
+
+
+def phase_folder(dump: Path | None, phase: str) -> Path | None:
+    """Where the passes of a phase write their modules: a phase may run a pass that another has run."""
+    return None if dump is None else dump / phase
 
 
 def folding_passes(fold: FoldBatchNorm) -> list[tvm.ir.transform.Pass]:
@@ -110,7 +115,7 @@ def to_integer_module(
     """
     parameters, tensor_of_layer, description = dict(imported.parameters), dict[str, str](), Description()
     passes = integer_passes(parameters, tensor_of_layer, tasks, imported.output_names, description)
-    module = run_passes(imported.module, passes, dump)
+    module = run_passes(imported.module, passes, phase_folder(dump, "3-integer"))
     return module, parameters, tensor_of_layer, description
 
 
@@ -121,5 +126,5 @@ def compile_module(
 
     The lowering passes run here, so that the code generator sees their result only.
     """
-    lowered = run_passes(module, lowering_passes(parameters), dump)
+    lowered = run_passes(module, lowering_passes(parameters), phase_folder(dump, "4-lowering"))
     return relax.build(lowered, target, relax_pipeline=tvm.transform.Sequential([]))

@@ -25,8 +25,8 @@ from compile.graph import arguments_of
 from compile.importer import constant_value
 from compile.layer_emitter import LayerEmitter
 from compile.layers import AddLayer, AveragePool, ConcatLayer, ConvLayer, Layer, QuantizePixels, Upsample2x
-from compile.passes.states import Concatenation, Convolution, Image, Int8, Pool, State, Sum, Upsampled, Weight
 from compile.rewrite import bindings_of, operator_name, shape_of
+from compile.states import Concatenation, Convolution, Image, Int8, Pool, State, Sum, Upsampled, Weight
 from quant.arith import INPUT_SHIFT, WEIGHT_MAX
 from quant.errors import QuantError
 from quant.params import quantize_bias, quantize_weight, shift_of
