@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from train.schedule import Plan
 
-MEASURE_FROM, MEASURED = 1, 4  # the first iteration warms up; the estimate is the mean over the next ones
+MEASURE_FROM, MEASURED = 8, 12  # the first iterations wait for the loader; the estimate is the mean over the next ones
 PLAIN_SECONDS = 30.0  # without a terminal: a line at least this often
 RESULT_KEYS = ("step", "epoch", "iteration", "seconds", "learning_rate", "loss")
 
