@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import tvm
 
 from compile.build import main
 from compile.errors import CompileError
-from compile.files import load_pair, pair_of
+from compile.files import load_pair, pair_of, save_pair
 from compile.importer import import_onnx
 from compile.importer import main as import_main
+from compile.package import ATTRIBUTE
 from compile.targets import describe_target
 from runtime.artifact import Manifest, file_sha256
 from tests.compile.models import run_onnx
@@ -208,6 +210,13 @@ def foreign_symbol(run: Run) -> None:
         run.step_2.with_name(f"{run.step_2.stem}{suffix}").replace(run.file(suffix))
 
 
+def damaged_description(run: Run) -> None:
+    module, parameters = load_pair(run.prefix)
+    functions = dict(module.functions.items())
+    functions[module.get_global_var("main")] = module["main"].with_attr(ATTRIBUTE, '{"input": {}')
+    save_pair(run.prefix, tvm.IRModule(functions), parameters)
+
+
 def over_the_bound(run: Run) -> None:
     run.change_parameter("neck.reduction.conv.bias", (1,), 1 << 24)
 
@@ -218,6 +227,7 @@ def over_the_bound(run: Run) -> None:
         (no_symbol, r"int-inference-export-last-symbol\.json: no such file"),
         (cut_params, r"int-inference-export-last-0000\.params: truncated"),
         (foreign_symbol, r"int-inference-export-last-symbol\.json: no int-inference module"),
+        (damaged_description, r"int-inference-export-last-symbol\.json: its description is damaged"),
         (over_the_bound, r"layer neck\.reduction\.conv \(conv\), channel 1: sums reach \d+, the limit is 2\^24"),
     ],
 )
@@ -235,7 +245,7 @@ def test_a_pair_that_cannot_be_built_is_explained(
     [
         ({"--config": "nowhere.py"}, r"nowhere\.py: no such config file"),
         ({"--out": "nowhere"}, r"nowhere/fusion-bn-c2-export-last\.onnx: no such file"),
-        ({"--dump": "a file"}, r".*File exists: .*a file"),
+        ({"--dump": "a file"}, r".*Not a directory: .*a file"),
     ],
 )
 def test_wrong_arguments_are_explained(
