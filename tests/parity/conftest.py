@@ -56,7 +56,7 @@ def blocks(tmp_path_factory: pytest.TempPathFactory) -> Trial:
     randomize(bench, rng, sample, tail=2.5)
     fold(bench)
     kill_channels(bench, rng, 0.05)
-    freeze(bench, rng, sample, too_fine=0.9)
+    freeze(bench, rng, sample, too_fine=0.5)
     return Trial.of(Parties(bench, BLOCK_HW, bench.cases, tmp_path_factory.mktemp("blocks")), pictures(BLOCK_HW))
 
 

@@ -133,7 +133,8 @@ class Parties:
             return values
         heads = {name: values[layer] for name, layer in zip(self.output_names, self.output_layers, strict=True)}
         shifts = {name: self._shift(layer) for name, layer in zip(self.output_names, self.output_layers, strict=True)}
-        return values | post_processing(heads, shifts, self.tasks, im_hw)
+        behind = post_processing(heads, shifts, self.tasks, im_hw)
+        return values | {name: value for name, value in behind.items() if name not in values}  # a mask is a layer, too
 
     @torch.no_grad()
     def torch(self, picture: Array) -> Values:

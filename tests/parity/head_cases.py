@@ -12,13 +12,14 @@ from train.models.heads import AnchorDetectionHead, PixelClassHead
 Maps = Mapping[int, QuantTensor]
 STRIDES = (8, 16)
 CHANNELS = {2: 8, 4: 8, 8: 16, 16: 24}  # of the ladder, by stride
+SPARSE = {"nms_threshold": 40}
 CROWDED = {"score_threshold": 0.2, "nms_threshold": 100, "nms_margin": 2, "nms_output_bbox_num": 9}
 
 
 def head_tasks(config: Config) -> tuple[DetectionTask | SegmentationTask, ...]:
     """Tasks of the real config at two strides; the second one finds more boxes than it returns, and clips none."""
     tasks = []
-    for name, changes in (("det_person", {}), ("det_vehicle_sign", CROWDED | {"use_clipping": False})):
+    for name, changes in (("det_person", SPARSE), ("det_vehicle_sign", CROWDED | {"use_clipping": False})):
         task = config.task(name)
         assert isinstance(task, DetectionTask)
         head = task.head.model_copy(update={"strides": STRIDES, "anchors": task.head.anchors[:2], "channels": 16})

@@ -1,6 +1,9 @@
 """What parity tests put together: cases side by side, pictures, and networks with random weights, frozen for export."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from unittest import mock
 
 import numpy as np
 import torch
@@ -45,28 +48,28 @@ def pictures(hw: tuple[int, int], count: int = 2, seed: int = 0) -> list[Array]:
 def randomize(network: nn.Module, rng: np.random.Generator, sample: Array, *, tail: float) -> None:
     """Weights from Student's distribution with `tail` degrees of freedom (heavy for 2), every batch norm random.
 
-    Their statistics are the true ones of `sample`, a network input, times random factors: the signal neither dies nor
-    explodes on its way.
+    The statistics are those of `sample`, a network input, a little off: the signal neither dies nor explodes.
     """
-    units = [module for module in network.modules() if isinstance(module, QuantConv2d)]
-    for unit in units:
-        weight = unit.conv.weight
-        spread = 1 / np.sqrt(weight[0].numel())
-        weight.copy_(torch.from_numpy(np.clip(rng.standard_t(tail, weight.shape), -20, 20) * spread))
-        if unit.conv.bias is not None:
-            unit.conv.bias.copy_(torch.from_numpy(rng.normal(0, 1, len(weight))))
+    for unit in network.modules():
+        if isinstance(unit, QuantConv2d):
+            weight = unit.conv.weight
+            spread = 1 / np.sqrt(weight[0].numel())
+            weight.copy_(torch.from_numpy(np.clip(rng.standard_t(tail, weight.shape), -20, 20) * spread))
+            if unit.conv.bias is not None:
+                unit.conv.bias.copy_(torch.from_numpy(rng.normal(0, 1, len(weight))))
+    batch_norms = [module for module in network.modules() if isinstance(module, WarmBatchNorm2d)]
+    for module in batch_norms:
+        size = module.num_features
+        module.weight.copy_(torch.from_numpy(rng.uniform(0.5, 1.5, size) * rng.choice([-1, 1], size)))
+        module.bias.copy_(torch.from_numpy(rng.normal(0, 0.5, size)))
     network.train()
     network(torch.from_numpy(network_image(sample)))
-    for module in network.modules():
-        if isinstance(module, WarmBatchNorm2d):
-            channels = module.num_features
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            deviation = module.running_var.sqrt()
-            module.weight.copy_(torch.from_numpy(rng.uniform(0.5, 1.5, channels) * rng.choice([-1, 1], channels)))
-            module.bias.copy_(torch.from_numpy(rng.normal(0, 1, channels)))
-            module.running_mean.add_(torch.from_numpy(rng.normal(0, 0.5, channels)) * deviation)
-            module.running_var.mul_(torch.from_numpy(rng.uniform(0.5, 2, channels)))
+    for module in batch_norms:
+        assert module.running_mean is not None
+        assert module.running_var is not None
+        deviation = module.running_var.sqrt()
+        module.running_mean.add_(torch.from_numpy(rng.normal(0, 0.1, module.num_features)) * deviation)
+        module.running_var.mul_(torch.from_numpy(rng.uniform(0.7, 1.4, module.num_features)))
 
 
 @torch.no_grad()
@@ -95,13 +98,23 @@ def freeze(network: nn.Module, rng: np.random.Generator, sample: Array, *, too_f
     saturate, and puts everything on its grid. CertificateError where no weight shift keeps the bound.
     """
     image = torch.from_numpy(network_image(sample))
+    quantizers = [module for module in network.modules() if isinstance(module, ActivationQuantizer)]
     network.train()
-    network(image)
-    for module in network.modules():
-        if isinstance(module, ActivationQuantizer):
-            if rng.random() < too_fine:
-                module.shift.add_(int(rng.integers(1, 4))).clamp_(max=ACTIVATION_SHIFT_MAX)
-            module.frozen.fill_(True)
+    with ExitStack() as stack:
+        for quantizer in quantizers:
+            quantizer.observer.count.zero_()
+            finer = int(rng.integers(1, 4)) if rng.random() < too_fine else 0
+            observe = partial(_observe, quantizer.observer.observe, finer)
+            stack.enter_context(mock.patch.object(quantizer.observer, "observe", observe))
+        network(image)  # each one sees what those before it have let through
+    for quantizer in quantizers:
+        quantizer.frozen.fill_(True)
     network.eval()
     network(image)  # the weights' shifts follow
     snap(network)
+
+
+def _observe(real: Callable[..., int | None], finer: int, values: Sequence[Tensor], *, relu: bool = False) -> int:
+    best = real(values, relu=relu)
+    assert best is not None
+    return min(best + finer, ACTIVATION_SHIFT_MAX)

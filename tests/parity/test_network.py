@@ -1,0 +1,220 @@
+"""The real network, compiled: every element of every output, box and mask is step 2's, on scenes and on photos.
+
+The build is `compile.build`'s and the comparison `compile.verify`'s, both called as their commands are.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm  # noqa: F401  # all of it, before an engine would load the runtime part alone
+
+from compile.build import CALIBRATED, STEP_3
+from compile.build import main as build
+from compile.recorder import LayerRecorder
+from compile.verify import main as verify
+from configs import load
+from runtime.engine import CompiledEngine
+from runtime.geometry import Placement
+from runtime.image import read_picture
+from tests.parity.steps import export, first_step, next_step, saturating_step_2
+from train.data.generate import main as generate
+from train.train import main as train
+
+RESIZE, CROP = "configs/4pe_resize", "configs/4pe_crop"
+GEOMETRIES = {"1080x1920": (512, 960), "1080x2280": (512, 1140)}
+FLOAT_STEP_0 = 'solver = [{**solver[0], "mode": "kFloatTraining"}, *solver[1:]]\n'
+SAMPLE_HW = (224, 480)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A run folder with step 2's ONNX and the compiled model."""
+
+    config: Path
+    folder: Path
+
+    def verify(self, pictures: Path) -> dict[str, Any]:
+        """`compile.verify`'s result; fails with it unless all is equal."""
+        result = self.folder / "verify.json"
+        arguments = ["--config", str(self.config), "--out", str(self.folder), "--images", str(pictures)]
+        code = verify([*arguments, "--json", str(result)])
+        found: dict[str, Any] = json.loads(result.read_text())
+        assert (code, found["mismatches"], found["problems"], found["layers"]["differing"]) == (0, 0, [], [])
+        return found
+
+    def run(self, picture: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """What the compiled model's convolutions and additions return, and its outputs, by name."""
+        engine = CompiledEngine(self.folder / f"{STEP_3}.so", threads=1)
+        pixels = read_picture(picture)
+        placement = Placement.of((pixels.shape[0], pixels.shape[1]), engine.manifest.input)
+        recorder = LayerRecorder(engine.manifest.layers)
+        with recorder.watching(engine.vm):
+            outputs = engine.run(placement.network_input(pixels), placement.valid_hw)
+        kinds = {layer["name"]: layer["kind"] for layer in engine.manifest.layers}
+        rounded = ("conv_layer", "add_layer")
+        return {name: value for name, value in recorder.values.items() if kinds[name] in rounded}, outputs
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two embedded scenes of different sizes."""
+    folder = tmp_path_factory.mktemp("scenes")
+    assert generate(["--out", str(folder), "--count", "2", "--seed", "11", "--only-images"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photos(real_data: Path) -> Path:
+    """All 14 of them."""
+    folder = real_data / "road_photos"
+    assert len([path for path in folder.iterdir() if path.suffix in (".jpg", ".png")]) == 14
+    return folder
+
+
+@pytest.fixture(scope="session")
+def two_photos(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of each size."""
+    folder = tmp_path_factory.mktemp("photos")
+    paths = sorted(path for path in photos.iterdir() if path.suffix in (".jpg", ".png"))
+    by_size = {read_picture(path).shape: path for path in paths}
+    assert len(by_size) == 2
+    for path in by_size.values():
+        shutil.copy(path, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample(scenes: Path) -> np.ndarray:
+    """Part of a scene, as a network input that the observers see."""
+    picture = read_picture(min(scenes.iterdir()))
+    top, left = (picture.shape[0] - SAMPLE_HW[0]) // 2, (picture.shape[1] - SAMPLE_HW[1]) // 2
+    return picture[None, top : top + SAMPLE_HW[0], left : left + SAMPLE_HW[1]]
+
+
+@pytest.fixture(scope="session")
+def saturating(repository: Path, sample: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Built]:
+    """Builds a saturating network of a config, with random weights."""
+
+    def make(config_file: Path, seed: int) -> Built:
+        folder = tmp_path_factory.mktemp("run")
+        saturating_step_2(load(config_file), seed, sample, folder)
+        assert build(["--config", str(config_file), "--out", str(folder)]) == 0
+        return Built(config_file, folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def built(saturating: Callable[..., Built], repository: Path) -> Built:
+    """The default config."""
+    return saturating(repository / RESIZE / "multitask.py", 0)
+
+
+def changed(repository: Path, folder: Path, addition: str) -> Path:
+    """A copy of the resize config with a line added to its main file."""
+    target = folder / "4pe_resize"
+    shutil.copytree(repository / RESIZE, target, ignore=shutil.ignore_patterns("__pycache__"))
+    file = target / "multitask.py"
+    file.write_text(file.read_text() + addition)
+    return file
+
+
+def test_scenes(built: Built, scenes: Path) -> None:
+    found = built.verify(scenes)
+    assert found["pictures"] == 2
+    assert found["layers"]["compared"] > 160
+    assert sum(output["elements"] for output in found["outputs"]) > 2 * 1_045_905
+
+
+def test_photos(built: Built, two_photos: Path) -> None:
+    assert built.verify(two_photos)["pictures"] == 2
+
+
+def test_many_values_saturate(built: Built, scenes: Path) -> None:
+    layers, outputs = built.run(max(scenes.iterdir()))
+    ends = [float(np.isin(value, (-128, 127)).mean()) for value in layers.values()]
+    assert np.mean(ends) > 0.04
+    assert sum(share > 0.01 for share in ends) > len(ends) / 4
+    assert_alive(outputs)
+
+
+def assert_alive(outputs: Mapping[str, np.ndarray]) -> None:
+    """In most channels of every head's map the place makes a difference."""
+    for name, value in outputs.items():
+        if value.dtype == np.int8:
+            assert np.mean(np.ptp(value.astype(int), axis=(1, 2)) > 3) > 0.5, f"{name} is nearly constant"
+
+
+def test_float_training_calibrated(repository: Path, sample: np.ndarray, scenes: Path, tmp_path: Path) -> None:
+    """Step 0 in plain float; what calibration makes of it is step 2."""
+    config_file = changed(repository, tmp_path, FLOAT_STEP_0)
+    export(first_step(load(config_file), 1, sample), tmp_path)
+    run = build_from("with-bn", config_file, tmp_path, "--calib-images", str(scenes))
+    assert run.verify(scenes)["pictures"] == 2
+    assert_alive(run.run(max(scenes.iterdir()))[1])
+
+
+def build_from(source: str, config_file: Path, folder: Path, *more: str) -> Built:
+    """A run whose step 2 is the ONNX that the compiler writes."""
+    assert build(["--config", str(config_file), "--out", str(folder), "--source", source, *more]) == 0
+    assert (folder / CALIBRATED).is_file()
+    return Built(config_file, folder)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("source", ["with-bn", "fusion-bn-c1"])
+def test_quantized_steps_folded_by_the_compiler(
+    repository: Path, sample: np.ndarray, scenes: Path, tmp_path: Path, source: str
+) -> None:
+    """Activations keep the scales that the graph carries: no pictures are needed."""
+    config_file = repository / RESIZE / "multitask.py"
+    prepared = first_step(load(config_file), 2, sample)
+    export(prepared if source == "with-bn" else next_step(prepared, sample), tmp_path)
+    run = build_from(source, config_file, tmp_path)
+    assert run.verify(scenes)["pictures"] == 2
+    assert_alive(run.run(max(scenes.iterdir()))[1])
+
+
+@pytest.mark.matrix
+def test_all_photos(built: Built, photos: Path) -> None:
+    assert built.verify(photos)["pictures"] == 14
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_more_seeds(saturating: Callable[..., Built], repository: Path, scenes: Path, seed: int) -> None:
+    saturating(repository / RESIZE / "multitask.py", seed).verify(scenes)
+
+
+@pytest.mark.matrix
+def test_the_crop_variant(saturating: Callable[..., Built], repository: Path, scenes: Path) -> None:
+    saturating(repository / CROP / "multitask.py", 0).verify(scenes)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_other_geometries(
+    saturating: Callable[..., Built], repository: Path, scenes: Path, tmp_path: Path, geometry: str
+) -> None:
+    height, width = GEOMETRIES[geometry]
+    shape = f'{{"image": (1, {height}, {width}, 3), "im_hw": (1, 2)}}'
+    config_file = changed(repository, tmp_path, f"int_inference_export_input_shape = {shape}\n")
+    assert load(config_file).geometry.name == geometry
+    saturating(config_file, 0).verify(scenes)
+
+
+@pytest.mark.matrix
+def test_a_trained_run(repository: Path, scenes: Path, photos: Path, tmp_path: Path) -> None:
+    config_file = repository / RESIZE / "multitask.py"
+    for step in "012":
+        assert train(["--config", str(config_file), "--step", step, "--pipeline-test", "--out", str(tmp_path)]) == 0
+    assert build(["--config", str(config_file), "--out", str(tmp_path)]) == 0
+    run = Built(config_file, tmp_path)
+    run.verify(scenes)
+    assert run.verify(photos)["pictures"] == 14
