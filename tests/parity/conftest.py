@@ -10,10 +10,12 @@ from torch import nn
 from configs import load
 from quant.fake import use_exact_convolutions
 from tests.parity.block_cases import block_cases
-from tests.parity.harness import FUSED_WITNESS, Parties, Trial
+from tests.parity.harness import Parties
 from tests.parity.head_cases import Heads, head_tasks
 from tests.parity.operators import CONVOLUTIONS, ConvolutionCase, pointwise_cases
 from tests.parity.parts import Bench, fold, freeze, kill_channels, pictures, randomize
+from tests.parity.processor import FUSED_WITNESS, NO_FUSED_WITNESS
+from tests.parity.trial import Trial
 from train.steps import snap
 
 OPERATOR_HW = (23, 31)  # odd, and widths that no tile of a kernel divides
@@ -23,9 +25,7 @@ BLOCK_HW = (45, 59)  # no multiple of the neck's strides
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    kernels = (
-        "float and fused int8 kernels" if FUSED_WITNESS else "float kernels only (no VNNI: the int8 ones may saturate)"
-    )
+    kernels = "float and fused int8 kernels" if FUSED_WITNESS else f"float kernels alone ({NO_FUSED_WITNESS})"
     terminalreporter.write_line(f"parity: ONNX Runtime bore witness with its {kernels}")
 
 

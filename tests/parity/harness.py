@@ -1,12 +1,10 @@
 """One network, all parties: numpy, torch, ONNX Runtime on the export, Relax's own operators, the compiled kernels.
 
-Every party returns int8 tensors by the names of the integer module's layers; what differs from numpy is reported by
-party and layer. The float parties' values are scaled to integers: a value off the grid is a difference, too.
+Every party returns int8 tensors by the names of the integer module's layers. The float parties' values are scaled to
+integers: one off the grid stays off it, and so is a difference.
 """
 
-import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,55 +28,13 @@ from compile.rewrite import bindings_of, main_function
 from compile.targets import describe_target, llvm_target
 from compile.witness import LEVELS, Witness, post_processing
 from quant.fake import ElementwiseAdd, QuantConv2d
-from tests.parity.numpy_interpreter import Array, Strength, Values, interpret, strengths
+from tests.parity.numpy_interpreter import Array, Values, interpret
+from tests.parity.processor import FUSED_WITNESS
 from train.export import export_onnx, network_image
 
 NUMPY, TORCH, RELAX, COMPILED = "numpy", "torch", "relax", "compiled"
 ONNX_LAYERS = "onnxruntime, every tensor"
-VNNI_FLAGS = frozenset(("avx512_vnni", "avx_vnni"))
-
-
-def has_vnni() -> bool:
-    """Whether ONNX Runtime's fused int8 kernels are exact here: on x86 without VNNI their int16 sums may saturate."""
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return False
-    flags = Path("/proc/cpuinfo")
-    return flags.is_file() and not VNNI_FLAGS.isdisjoint(flags.read_text(encoding="utf-8").split())
-
-
-FUSED_WITNESS = has_vnni()
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A layer in which a party is not numpy."""
-
-    party: str
-    layer: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.party}: {self.layer}: {self.text}"
-
-
-def differences(results: Mapping[str, Values]) -> list[Difference]:
-    """Whatever is not numpy's to the last element, party by party, the layers in the order of execution."""
-    reference = results[NUMPY]
-    found = []
-    for party, values in results.items():
-        assert values.keys() <= reference.keys(), f"{party} has layers that numpy has not"
-        for layer in reference:
-            if layer in values and not np.array_equal(values[layer], reference[layer]):
-                found.append(Difference(party, layer, _describe(values[layer], reference[layer])))
-    return found
-
-
-def _describe(theirs: Array, ours: Array) -> str:
-    if theirs.shape != ours.shape:
-        return f"shape {theirs.shape}, numpy's is {ours.shape}"
-    wrong = np.argwhere(theirs != ours)
-    first = tuple(int(index) for index in wrong[0])
-    return f"{len(wrong)} of {ours.size} elements, the first at {first}: {theirs[first]}, numpy's {ours[first]}"
+NATIVE = "native"
 
 
 class Parties:
@@ -108,7 +64,7 @@ class Parties:
         self.output_layers = [str(field.name) for field in _outputs(self.module)[: len(output_names)]]
         self.output_names = list(output_names)
         self._reference = _reference_vm(self.module, self.parameters)
-        self._compiled = _vm(compile_module(self.module, self.parameters, llvm_target(describe_target("native"))))
+        self._compiled = {NATIVE: self._compile(NATIVE)}
 
     def _to_integer(self, output_names: Sequence[str]) -> tuple[tvm.IRModule, Parameters]:
         imported = import_onnx(read_onnx(self.path))
@@ -118,12 +74,14 @@ class Parties:
             passes = [entry for entry in passes if isinstance(entry, MergeTasks | ToInteger)]
         return run_passes(imported.module, passes, None), parameters
 
+    def _compile(self, target: str) -> relax.VirtualMachine:
+        return _vm(compile_module(self.module, self.parameters, llvm_target(describe_target(target))))
+
     def run(self, picture: Array, im_hw: tuple[int, int] | None = None) -> dict[str, Values]:
         """Values by party, then by layer, for a picture uint8 (1, H, W, 3)."""
-        inputs = [picture] if im_hw is None else [picture, np.array([im_hw], np.int32)]
         results = {NUMPY: self.numpy(picture, im_hw), TORCH: self.torch(picture)}
         results |= dict(self.onnxruntime(picture))
-        results[RELAX], results[COMPILED] = self.relax(inputs), self.compiled(inputs)
+        results[RELAX], results[COMPILED] = self.relax(picture, im_hw), self.compiled(picture, im_hw)
         return results
 
     def numpy(self, picture: Array, im_hw: tuple[int, int] | None = None) -> Values:
@@ -164,16 +122,18 @@ class Parties:
         values = Witness(self.path, level="disabled", tensors=tensors).run(picture)
         yield ONNX_LAYERS, {name: self._integers(name, values[tensor]) for name, tensor in self.tensor_of_layer.items()}
 
-    def relax(self, inputs: Sequence[Array]) -> Values:
+    def relax(self, picture: Array, im_hw: tuple[int, int] | None = None) -> Values:
         """The integer module as TVM itself lowers its operators, every layer an output."""
         names = [*self._result_names(), *self.layers]
-        return dict(zip(names, _call(self._reference, inputs), strict=True))
+        return dict(zip(names, _call(self._reference, picture, im_hw), strict=True))
 
-    def compiled(self, inputs: Sequence[Array]) -> Values:
+    def compiled(self, picture: Array, im_hw: tuple[int, int] | None = None, target: str = NATIVE) -> Values:
         """The kernels that ship: outputs, and the layers read while they run."""
+        if target not in self._compiled:
+            self._compiled[target] = self._compile(target)
         recorder = LayerRecorder([{"name": call.name, "function": call.function} for call in self.layers.values()])
-        with recorder.watching(self._compiled):
-            outputs = _call(self._compiled, inputs)
+        with recorder.watching(self._compiled[target]):
+            outputs = _call(self._compiled[target], picture, im_hw)
         return recorder.values | dict(zip(self._result_names(), outputs, strict=True))
 
     def _result_names(self) -> list[str]:
@@ -190,48 +150,6 @@ class Parties:
     def _integers(self, layer: str, value: Array) -> Array:
         """q of a float party's q · 2^-shift; float64, so that what is no integer stays none."""
         return np.ldexp(value.astype(np.float64), self._shift(layer)) if value.dtype.kind == "f" else value
-
-
-@dataclass(frozen=True, repr=False)
-class Trial:
-    """What all parties made of some pictures."""
-
-    parties: Parties
-    pictures: list[Array]
-    im_hw: tuple[int, int] | None
-    results: list[dict[str, Values]]
-
-    @classmethod
-    def of(cls, parties: Parties, pictures: list[Array], im_hw: tuple[int, int] | None = None) -> "Trial":
-        return cls(parties, pictures, im_hw, [parties.run(picture, im_hw) for picture in pictures])
-
-    def differences(self) -> list[Difference]:
-        """Over all pictures."""
-        return [difference for results in self.results for difference in differences(results)]
-
-    def first_differences(self) -> list[str]:
-        """Where each party goes astray: its first layer that is not numpy's, picture by picture."""
-        first = {}
-        for number, results in enumerate(self.results):
-            for found in differences(results):
-                first.setdefault((number, found.party), f"picture {number}: {found}")
-        return list(first.values())
-
-    def with_numpy_anew(self) -> "Trial":
-        """The others' values beside what numpy computes now."""
-        anew = [
-            results | {NUMPY: self.parties.numpy(picture, self.im_hw)}
-            for picture, results in zip(self.pictures, self.results, strict=True)
-        ]
-        return replace(self, results=anew)
-
-    def strengths(self) -> dict[str, Strength]:
-        """By layer, over all pictures."""
-        total: dict[str, Strength] = {}
-        for picture in self.pictures:
-            for name, found in strengths(self.parties.module, self.parties.parameters, picture).items():
-                total[name] = total[name] + found if name in total else found
-        return total
 
 
 def _observable(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -279,5 +197,6 @@ def _vm(executable: relax.VMExecutable) -> relax.VirtualMachine:
     return relax.VirtualMachine(executable, tvm.cpu())
 
 
-def _call(vm: relax.VirtualMachine, inputs: Sequence[Array]) -> list[Array]:
+def _call(vm: relax.VirtualMachine, picture: Array, im_hw: tuple[int, int] | None) -> list[Array]:
+    inputs = [picture] if im_hw is None else [picture, np.array([im_hw], np.int32)]
     return [output.numpy() for output in vm["main"](*(tvm.runtime.tensor(entry) for entry in inputs))]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -110,8 +111,15 @@ def freeze(network: nn.Module, rng: np.random.Generator, sample: Array, *, too_f
     for quantizer in quantizers:
         quantizer.frozen.fill_(True)
     network.eval()
-    network(image)  # the weights' shifts follow
+    trained = network(image)  # the weights' shifts follow
     snap(network)
+    assert _equal(trained, network(image)), "training does not end on the graph that is exported"
+
+
+def _equal(ours: Any, theirs: Any) -> bool:
+    """Outputs of a network: a tuple, or a dict by name."""
+    pairs = zip(*(entry.values() if isinstance(entry, dict) else entry for entry in (ours, theirs)), strict=True)
+    return all(torch.equal(*pair) for pair in pairs)
 
 
 def _observe(real: Callable[..., int | None], finer: int, values: Sequence[Tensor], *, relu: bool = False) -> int:

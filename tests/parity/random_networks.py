@@ -56,7 +56,7 @@ def specs(draw: st.DrawFn) -> Spec:
     drawn = draw(stages)
     neck_channels = st.integers(1, 4).map(lambda factor: factor * 8)
     return Spec(
-        hw=draw(st.tuples(st.integers(40, 90), st.integers(40, 90))),
+        hw=draw(st.tuples(st.integers(17, 90), st.integers(17, 90))),
         group_base=group_base,
         stem=draw(channels),
         stages=drawn,

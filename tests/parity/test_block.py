@@ -4,7 +4,7 @@ import pytest
 
 from compile.layers import AddLayer, ConvLayer
 from tests.parity.block_cases import block_cases
-from tests.parity.harness import Trial
+from tests.parity.trial import Trial
 
 
 @pytest.mark.parametrize("case", block_cases())

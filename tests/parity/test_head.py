@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from quant import arith, postprocess
-from tests.parity.harness import COMPILED, NUMPY, RELAX, Trial
+from tests.parity.harness import COMPILED, NUMPY, RELAX
 from tests.parity.head_cases import CROWDED
+from tests.parity.trial import Trial
 
 DETECTION = ("det_person", "det_vehicle_sign")
 RESULTS = [f"{task}.{part}" for task in DETECTION for part in ("boxes", "packed")] + ["seg_default.mask"]

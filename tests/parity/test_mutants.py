@@ -12,9 +12,10 @@ from onnx import numpy_helper
 
 from quant import arith, postprocess
 from tests.parity import harness
-from tests.parity.harness import COMPILED, NUMPY, ONNX_LAYERS, RELAX, TORCH, Parties, Trial
+from tests.parity.harness import COMPILED, NUMPY, ONNX_LAYERS, RELAX, TORCH, Parties
 from tests.parity.operators import CONVOLUTIONS, ConvolutionCase, freeze_at
 from tests.parity.parts import Bench, pictures
+from tests.parity.trial import Trial, differences
 from train.steps import snap
 
 Array = np.ndarray
@@ -235,6 +236,6 @@ def test_a_value_off_the_grid_is_noticed(convolutions: Trial) -> None:
     results = dict(convolutions.results[0])
     values = {name: value.copy() for name, value in results[TORCH].items()}
     values[FAULTY][0, 3, 4, 5] += 2.0**-20
-    (found,) = harness.differences(results | {TORCH: values})
+    (found,) = differences(results | {TORCH: values})
     assert str(found).startswith(f"{TORCH}: {FAULTY}: 1 of")
     assert "(0, 3, 4, 5)" in str(found)

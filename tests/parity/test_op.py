@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tests.parity.harness import Trial
 from tests.parity.numpy_interpreter import Strength
 from tests.parity.operators import CONVOLUTIONS, pointwise_cases
+from tests.parity.trial import Trial
 
 POINTWISE = tuple(pointwise_cases(np.random.default_rng(0)))
 ENDS_AT_ZERO = {name for name, spec in CONVOLUTIONS.items() if spec.relu}

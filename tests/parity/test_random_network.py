@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, Phase, event, given, reject, settings
 from configs import load
 from configs.schema import Config
 from quant.certificate import CertificateError
-from tests.parity.harness import Parties, Trial
+from tests.parity.harness import Parties
 from tests.parity.parts import pictures
 from tests.parity.random_networks import Spec, build, specs
+from tests.parity.trial import Trial
 
 Check = Callable[[Spec], None]
 
