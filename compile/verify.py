@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from compile.build import STEP_3, changed_parameters
+from compile.build import STEP_3, changed_parameters, describe_layers
 from compile.comparison import Comparison
 from compile.errors import CompileError
 from compile.files import load_pair, pair_of
@@ -125,7 +125,10 @@ def check_hashes(run: Path, manifest: Manifest, step_2: Path) -> list[str]:
         if not path.is_file() or file_sha256(path) != manifest.sources.get(path.name)
     ]
     module, parameters = load_pair(prefix)
-    changed = changed_parameters(card_of(module, str(symbol)), parameters)
+    card = card_of(module, str(symbol))
+    if list(manifest.layers) != describe_layers(module, card):
+        problems.append(f"{prefix}.json: its layers are not those of {symbol.name}; build again")
+    changed = changed_parameters(card, parameters)
     problems += [f"{params}: {name}: its hash does not match the source {step_2.name}" for name in changed]
     return problems
 

@@ -153,6 +153,16 @@ def test_params_that_were_changed_but_not_built_are_told(copy: Run) -> None:
     assert "neck.reduction.conv.bias: its hash does not match the source fusion-bn-c2" in result["problems"][1]
 
 
+def test_a_shortened_list_of_layers_is_told(copy: Run) -> None:
+    manifest = json.loads(copy.file(".json").read_text())
+    kept = manifest["layers"].pop()["function"]
+    manifest["layers"] = [layer for layer in manifest["layers"] if layer["function"] != kept]
+    copy.file(".json").write_text(json.dumps(manifest))
+    code, result = verified(copy)
+    assert code == 1
+    assert [problem for problem in result["problems"] if "its layers are not those of" in problem]
+
+
 def another_producer(run: Run) -> None:
     model = onnx.load(str(run.step_2))
     model.producer_name = "somebody else"
