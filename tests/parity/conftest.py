@@ -12,14 +12,13 @@ from quant.fake import use_exact_convolutions
 from tests.parity.block_cases import block_cases
 from tests.parity.harness import Parties
 from tests.parity.head_cases import Heads, head_tasks
-from tests.parity.operators import CONVOLUTIONS, ConvolutionCase, pointwise_cases
+from tests.parity.operators import CONVOLUTIONS, FARTHEST, ConvolutionCase, pointwise_cases
 from tests.parity.parts import Bench, fold, freeze, kill_channels, pictures, randomize
 from tests.parity.processor import FUSED_WITNESS, NO_FUSED_WITNESS
 from tests.parity.trial import Trial
 from train.steps import snap
 
 OPERATOR_HW = (23, 31)  # odd, and widths that no tile of a kernel divides
-
 HEAD_HW = (64, 96)
 BLOCK_HW = (45, 59)  # no multiple of the neck's strides
 
@@ -36,9 +35,9 @@ def exact_convolutions() -> None:
 
 @pytest.fixture(scope="session")
 def convolutions(tmp_path_factory: pytest.TempPathFactory) -> Trial:
-    """All of `operators.CONVOLUTIONS`."""
+    """All of `operators.CONVOLUTIONS` and `FARTHEST`."""
     rng = np.random.default_rng(1)
-    cases = {name: ConvolutionCase(spec, rng) for name, spec in CONVOLUTIONS.items()}
+    cases = {name: ConvolutionCase(spec, rng) for name, spec in (CONVOLUTIONS | FARTHEST).items()}
     return _operators(cases, tmp_path_factory)
 
 

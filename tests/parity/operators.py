@@ -12,7 +12,6 @@ from quant.fake import ActivationQuantizer, ElementwiseAdd, QuantConv2d, QuantTe
 from tests.parity.numpy_interpreter import Array
 
 LEAD_DISTANCE = 7  # three pixels times three weights, divided by 2^7: every int8, and both ends often
-WEIGHT_SHIFT = 7  # of the middle one of a convolution's channels
 TRAILING_ZEROS = (0, 2, 4)  # of a channel's weights, in turn: sums that are multiples are ties more often
 
 
@@ -51,7 +50,10 @@ def lead(rng: np.random.Generator, channels: int, shift: int, *, stride: int = 1
 
 @dataclass(frozen=True)
 class Convolution:
-    """`residual`: how much finer its grid is than that of the middle channel's accumulator; None without one."""
+    """`residual`: how much finer its grid is than that of the middle channel's accumulator; None without one.
+
+    `out_shift`: by default the one that spreads the output over int8.
+    """
 
     channels_in: int
     channels_out: int
@@ -62,10 +64,12 @@ class Convolution:
     residual: int | None = None
     behind_relu: bool = False
     in_shift: int = 4
+    weight_shift: int = 7  # of the middle channel
+    out_shift: int | None = None
 
 
 class ConvolutionCase(nn.Module):
-    """A convolution whose channels have three different weight shifts; its output is spread over int8, too."""
+    """A convolution whose channels have three different weight shifts."""
 
     def __init__(self, spec: Convolution, rng: np.random.Generator) -> None:
         super().__init__()
@@ -75,7 +79,8 @@ class ConvolutionCase(nn.Module):
         weight = rng.integers(-127 >> zeros, (127 >> zeros) + 1, shape) << zeros
         weight = np.clip(weight, -127, 127)
         size = 70 * 70 * np.sqrt(group_in * spec.kernel**2)  # of an accumulator
-        distance = round(np.log2(size / 80))
+        grid = spec.in_shift + spec.weight_shift
+        spreading = grid - round(np.log2(size / 80))
         self.lead = lead(rng, spec.channels_in, spec.in_shift, relu=spec.behind_relu)
         self.unit = with_integers(
             QuantConv2d(
@@ -90,10 +95,9 @@ class ConvolutionCase(nn.Module):
             weight,
             rng.integers(-size // 4, size // 4, spec.channels_out) >> zeros.reshape(-1) << zeros.reshape(-1),
             in_shift=spec.in_shift,
-            weight_shift=WEIGHT_SHIFT + rng.permutation(np.resize([-1, 0, 1], spec.channels_out)),
-            out_shift=spec.in_shift + WEIGHT_SHIFT - distance,
+            weight_shift=spec.weight_shift + rng.permutation(np.resize([-1, 0, 1], spec.channels_out)),
+            out_shift=spreading if spec.out_shift is None else spec.out_shift,
         )
-        grid = spec.in_shift + WEIGHT_SHIFT
         self.shortcut = (
             None if spec.residual is None else lead(rng, spec.channels_out, grid + spec.residual, stride=spec.stride)
         )
@@ -194,6 +198,12 @@ CONVOLUTIONS = {
     "residual_stride_2": Convolution(16, 16, kernel=3, stride=2, groups=2, residual=-5),
     "negative_shift": Convolution(4, 6, kernel=3, in_shift=-4, residual=-3),
     "fine_shift": Convolution(4, 6, kernel=3, in_shift=9),
+}
+# As far as the ranges of the shifts allow: an int32 shifted left before it is clipped would overflow.
+FARTHEST = {
+    "far_left": Convolution(4, 6, in_shift=-4, weight_shift=-7, out_shift=12),
+    "far_left_relu": Convolution(4, 6, kernel=3, relu=True, in_shift=-4, weight_shift=-7, out_shift=12),
+    "far_right": Convolution(4, 6, kernel=3, in_shift=12, weight_shift=13, out_shift=-4),
 }
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from compile.layers import ConvLayer
 from tests.parity.numpy_interpreter import Strength
-from tests.parity.operators import CONVOLUTIONS, pointwise_cases
+from tests.parity.operators import CONVOLUTIONS, FARTHEST, pointwise_cases
 from tests.parity.trial import Trial
 
 POINTWISE = tuple(pointwise_cases(np.random.default_rng(0)))
@@ -14,7 +15,7 @@ ONTO_FINER_GRIDS = {"add_to_finer", "requantized_up"}  # nothing is rounded
 NEVER_SATURATES = {"requantized_down", "add_equal"}  # onto grids so coarse that everything fits
 
 
-@pytest.mark.parametrize("case", CONVOLUTIONS)
+@pytest.mark.parametrize("case", CONVOLUTIONS | FARTHEST)
 def test_convolutions_agree(convolutions: Trial, case: str) -> None:
     assert of_case(convolutions, case) == []
 
@@ -52,6 +53,20 @@ def tried_hard(case: str, found: Strength) -> None:
     if case not in ONTO_FINER_GRIDS:
         assert min(found.even_ties, found.odd_ties) > 0
         assert found.negative_ties > 0 or case in ENDS_AT_ZERO
+
+
+def test_the_farthest_shifts(convolutions: Trial) -> None:
+    assert min(distances(convolutions, "far_left")) == -24
+    assert max(distances(convolutions, "far_right")) == 30
+    left = strength(convolutions, "far_left")
+    assert min(left.below, left.above) > 0.3 * left.elements
+
+
+def distances(trial: Trial, case: str) -> list[int]:
+    """By how many places each channel is shifted to the right at the end."""
+    layer: ConvLayer = trial.parties.layers[f"{case}.unit.conv"].layer
+    weight_shift = trial.parties.parameters[f"{case}.unit.conv.weight_shift"]
+    return [layer.in_shift + int(shift) - layer.out_shift for shift in weight_shift]
 
 
 def test_every_value_of_an_int8_occurs(convolutions: Trial, pointwise: Trial) -> None:
