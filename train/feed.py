@@ -2,8 +2,10 @@
 
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import cv2
 from lightning_fabric import Fabric
 from torch.utils.data import DataLoader, Dataset
 
@@ -38,7 +40,9 @@ class Feed:
             loaders = [
                 self._loader(index, dataset, batch_size, start, stop) for index, dataset in enumerate(self._datasets)
             ]
-            for batches in zip(*loaders, strict=True):
+            with _one_opencv_thread():
+                iterators = [iter(loader) for loader in loaders]
+            for batches in zip(*iterators, strict=True):
                 yield self._fabric.to_device(list(batches))
 
         return iterate
@@ -73,6 +77,19 @@ class _Span:
 
     def __len__(self) -> int:
         return self._stop - self._start
+
+
+@contextmanager
+def _one_opencv_thread() -> Iterator[None]:
+    """For the forks within: loading processes share the cores already. And a fork copies OpenCV's pool without its
+    threads: if this process has used it, a loading process would wait for them forever.
+    """
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _ignore_interrupts(worker: int) -> None:

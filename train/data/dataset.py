@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -114,7 +113,6 @@ class TaskDataset(Dataset[Sample]):
         if picture in self._cache:
             self._cache.move_to_end(picture)
             return self._cache[picture]
-        cv2.setNumThreads(1)  # loading processes share the cores already
         number = int(np.searchsorted(self._starts, picture, side="right")) - 1
         sample = self._of_tasks(self._sources[number][picture - self._starts[number]])
         if self._resize_hw is not None:

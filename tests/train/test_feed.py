@@ -1,0 +1,49 @@
+"""Loading in the background."""
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from configs import load
+from train.devices import make_fabric
+from train.feed import Feed
+
+PATIENCE = 60  # seconds
+
+
+@pytest.fixture
+def busy_opencv() -> Iterator[None]:
+    """This process has used OpenCV's pool of threads."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (9, 9), 0)
+    yield
+    cv2.setNumThreads(before)
+
+
+@pytest.fixture
+def alarm() -> Iterator[None]:
+    """TimeoutError in place of waiting forever."""
+
+    def ring(number: int, frame: object) -> None:
+        raise TimeoutError(f"no batch after {PATIENCE} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(PATIENCE)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("busy_opencv", "alarm")
+def test_a_process_that_has_used_opencv_can_load(tiny_config: Callable[[Path], Path], tmp_path: Path) -> None:
+    config = load(tiny_config(tmp_path))
+    feed = Feed(config, 0, pipeline_test=False, seed=1, fabric=make_fabric("cpu", bfloat16=False))
+    ((batch,), *_) = list(feed.batches(2)(0, 2))
+    assert batch.tasks == ("det_person", "seg_lane")
+    assert batch.images().shape == (2, 3, 128, 256)
+    assert cv2.getNumThreads() == 4
