@@ -113,7 +113,7 @@ class Parties:
             values = Witness(self.path, level=level).run(picture)
             yield f"onnxruntime, {level}", self._named(values, self.output_names)
             if FUSED_WITNESS:
-                fused = _fused_session(self.path, level).run(self.output_names, {"image": network_image(picture)})
+                fused = fused_session(self.path, level).run(self.output_names, {"image": network_image(picture)})
                 values = {
                     name: value.transpose(0, 2, 3, 1) for name, value in zip(self.output_names, fused, strict=True)
                 }
@@ -168,7 +168,8 @@ def _keeper(found: dict[str, Any], name: str) -> Any:
     return keep
 
 
-def _fused_session(path: Path, level: str) -> ort.InferenceSession:
+def fused_session(path: Path, level: str) -> ort.InferenceSession:
+    """ONNX Runtime as it is by default: what it can fuse runs in its int8 kernels."""
     options = ort.SessionOptions()
     options.graph_optimization_level = LEVELS[level]
     options.intra_op_num_threads = 1

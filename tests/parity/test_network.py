@@ -18,12 +18,16 @@ from compile.build import CALIBRATED, STEP_3
 from compile.build import main as build
 from compile.recorder import LayerRecorder
 from compile.verify import main as verify
+from compile.witness import LEVELS
 from configs import load
 from runtime.engine import CompiledEngine
 from runtime.geometry import Placement
 from runtime.image import read_picture
+from tests.parity.harness import fused_session
+from tests.parity.processor import FUSED_WITNESS, NO_FUSED_WITNESS
 from tests.parity.steps import export, first_step, next_step, saturating_step_2
 from train.data.generate import main as generate
+from train.export import network_image
 from train.train import main as train
 
 RESIZE, CROP = "configs/4pe_resize", "configs/4pe_crop"
@@ -48,14 +52,19 @@ class Built:
         assert (code, found["mismatches"], found["problems"], found["layers"]["differing"]) == (0, 0, [], [])
         return found
 
+    def engine(self) -> CompiledEngine:
+        return CompiledEngine(self.folder / f"{STEP_3}.so", threads=1)
+
+    def network_input(self, picture: Path) -> np.ndarray:
+        pixels = read_picture(picture)
+        return Placement.of((pixels.shape[0], pixels.shape[1]), self.engine().manifest.input).network_input(pixels)
+
     def run(self, picture: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """What the compiled model's convolutions and additions return, and its outputs, by name."""
-        engine = CompiledEngine(self.folder / f"{STEP_3}.so", threads=1)
-        pixels = read_picture(picture)
-        placement = Placement.of((pixels.shape[0], pixels.shape[1]), engine.manifest.input)
+        engine = self.engine()
         recorder = LayerRecorder(engine.manifest.layers)
         with recorder.watching(engine.vm):
-            outputs = engine.run(placement.network_input(pixels), placement.valid_hw)
+            outputs = engine.run(self.network_input(picture))
         kinds = {layer["name"]: layer["kind"] for layer in engine.manifest.layers}
         rounded = ("conv_layer", "add_layer")
         return {name: value for name, value in recorder.values.items() if kinds[name] in rounded}, outputs
@@ -134,6 +143,20 @@ def test_scenes(built: Built, scenes: Path) -> None:
 
 def test_photos(built: Built, two_photos: Path) -> None:
     assert built.verify(two_photos)["pictures"] == 2
+
+
+@pytest.mark.skipif(not FUSED_WITNESS, reason=NO_FUSED_WITNESS)
+@pytest.mark.parametrize("level", LEVELS)
+def test_int8_kernels_of_onnx_runtime_agree(built: Built, scenes: Path, level: str) -> None:
+    """Whoever runs step 2 as ONNX Runtime does by default gets the same bits, too."""
+    picture = max(scenes.iterdir())
+    session = fused_session(built.folder / "fusion-bn-c2-export-last.onnx", level)
+    theirs = session.run(None, {"image": network_image(built.network_input(picture))})
+    ours = built.run(picture)[1]
+    heads = [output for output in built.engine().manifest.outputs if output.shift is not None]
+    for output, value in zip(heads, theirs, strict=True):
+        integers = np.ldexp(value.astype(np.float64), output.shift).transpose(0, 2, 3, 1)
+        assert np.array_equal(integers, ours[output.name]), output.name
 
 
 def test_many_values_saturate(built: Built, scenes: Path) -> None:
