@@ -28,7 +28,8 @@ class TrainingStep(Frozen):
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
     gradient_clip: Annotated[float, Field(gt=0.0)] = 10.0
     freeze_fraction: Fraction = 0.0
-    """Share of the step, at its end, in which shifts are frozen: training ends on the graph that ships."""
+    """Share of the step, at its end, in which shifts and the statistics of batch norms are frozen: training ends on the
+    graph that is folded or ships."""
 
 
 class IntInferenceStep(Frozen):

@@ -47,7 +47,7 @@ def use_exact_convolutions() -> None:
 
 
 class Quantized(nn.Module):
-    """Base of what is in float or in fake-quantized mode, observing or frozen.
+    """Base of what is in float or in fake-quantized mode, observing (ranges, batch statistics) or frozen.
 
     `snapped`: weights and biases already lie on their grids, and the forward pass has the form that is exported.
     """
@@ -65,27 +65,26 @@ class _RoundToGrid(torch.autograd.Function):
     """clamp(rint(x · 2^shift), low, high) · 2^-shift: torch's fake quantization at a third of its price.
 
     A ReLU is low = 0. Adding and taking off 1.5 · 2^23 steps rounds half to even; that is float32 addition. The
-    gradient passes where the result lies inside the range. An intermediate result of training is overwritten in place.
+    gradient passes where the value lies inside the range, rounded to an end of it or not: small activations would never
+    grow otherwise. An intermediate result of training is overwritten in place.
     """
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, shift: int, low: int, high: int) -> Tensor:
         step = 2.0**-shift
+        ctx.save_for_backward((value > low * step) & (value < high * step))
         if value.is_leaf:
             result = value.clamp(low * step, high * step)
         else:
             ctx.mark_dirty(value)
             result = value.clamp_(low * step, high * step)
         magic = 1.5 * 2**23 * step
-        result.add_(magic).sub_(magic)
-        ctx.save_for_backward(result)
-        ctx.range = low * step, high * step
-        return result
+        return result.add_(magic).sub_(magic)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        (result,) = ctx.saved_tensors
-        return torch.ops.aten.hardtanh_backward(gradients[0], result, *ctx.range), None, None, None
+        (inside,) = ctx.saved_tensors
+        return gradients[0] * inside, None, None, None
 
 
 class ActivationQuantizer(Quantized):
@@ -142,13 +141,18 @@ class InputQuantizer(Quantized):
 class WarmBatchNorm2d(nn.BatchNorm2d):
     """Batch norm whose running statistics are plain averages at first: they are true after one batch, not after fifty.
 
-    A short run can be folded, too.
+    A short run can be folded, too. Frozen, it normalizes by its running statistics, in training as in what is folded
+    and exported: normalized by their own batch, a few unusual pictures look tame in training and explode behind it.
     """
 
     LONG_RUN = 0.1
 
-    def forward(self, value: Tensor) -> Tensor:
+    def forward(self, value: Tensor, *, frozen: bool = False) -> Tensor:
         """(N, C, H, W)."""
+        if frozen:
+            return functional.batch_norm(
+                value, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+            )
         if self.training and self.num_batches_tracked is not None:
             self.momentum = max(self.LONG_RUN, 1.0 / (int(self.num_batches_tracked) + 1))
         return super().forward(value)
@@ -179,7 +183,7 @@ class QuantConv2d(Quantized):
         self.conv = nn.Conv2d(
             channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=not batch_norm
         )
-        self.bn: nn.BatchNorm2d | None = WarmBatchNorm2d(channels_out) if batch_norm else None
+        self.bn: WarmBatchNorm2d | None = WarmBatchNorm2d(channels_out) if batch_norm else None
         self.relu = relu
         self.quantizer = ActivationQuantizer() if quantize_output else None
         self.register_buffer("weight_shift", torch.full((channels_out,), FIRST_SHIFT, dtype=torch.int64))
@@ -202,7 +206,7 @@ class QuantConv2d(Quantized):
             groups=self.conv.groups,
         )
         if self.bn is not None:
-            value = self.bn(value)
+            value = self.bn(value, frozen=bool(self.frozen))
         if residual is not None:
             value = value + residual.value
         if self.quantizer is not None:

@@ -31,7 +31,7 @@ class Trainable(Protocol):
         """Loss of every task for one iteration's batches."""
 
     def freeze(self) -> None:
-        """Fixes all shifts; from then on the forward pass computes the graph that is exported."""
+        """Fixes shifts and batch statistics; from then on the forward pass computes the graph that is exported."""
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error)

@@ -81,7 +81,7 @@ class Training(nn.Module):
         return losses
 
     def freeze(self) -> None:
-        """Fixes all shifts; from then on the forward pass computes the graph that is exported."""
+        """Fixes shifts and batch statistics; from then on the forward pass computes the graph that is exported."""
         for module in quantized(self.network):
             module.frozen.fill_(True)
 
@@ -173,7 +173,7 @@ def quantized(network: nn.Module) -> list[Quantized]:
 
 
 def unfreeze(network: nn.Module) -> None:
-    """Lets the shifts move again, the observers starting anew: a new step has new ranges."""
+    """Lets shifts and batch statistics move again, the observers starting anew: a new step has new ranges."""
     for module in quantized(network):
         module.frozen.fill_(False)
         if isinstance(module, ActivationQuantizer):

@@ -8,8 +8,27 @@ from .multitask import common, env, fusion_bn_patterns, int_inference_export_inp
 __all__ = ["common", "env", "fusion_bn_patterns", "int_inference_export_input_shape", "pipeline_test", "tasks"]
 
 solver = [
-    {"mode": "kFloatTraining", "epochs": 3, "batch_size": 8, "learning_rate": 3e-3, "warmup_fraction": 0.05},
-    {"mode": "kTrainingWithoutBN", "epochs": 1, "batch_size": 8, "learning_rate": 5e-4},
-    {"mode": "kTrainingWithoutBN", "epochs": 1, "batch_size": 8, "learning_rate": 3e-4, "freeze_fraction": 0.3},
+    {
+        "mode": "kFloatTraining",
+        "epochs": 3,
+        "batch_size": 8,
+        "learning_rate": 3e-3,
+        "warmup_fraction": 0.05,
+        "freeze_fraction": 0.35,
+    },
+    {
+        "mode": "kTrainingWithoutBN",
+        "epochs": 1,
+        "batch_size": 8,
+        "learning_rate": 5e-4,
+        "freeze_fraction": 0.3,
+    },
+    {
+        "mode": "kTrainingWithoutBN",
+        "epochs": 1,
+        "batch_size": 8,
+        "learning_rate": 3e-4,
+        "freeze_fraction": 0.3,
+    },
     {"mode": "kIntInference"},
 ]

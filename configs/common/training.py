@@ -9,8 +9,16 @@ SOLVER = [
         "learning_rate": 2e-3,
         "warmup_fraction": 0.03,
         "weight_decay": 1e-4,
+        "freeze_fraction": 0.3,
     },
-    {"mode": "kTrainingWithoutBN", "epochs": 4, "batch_size": 8, "learning_rate": 4e-4, "weight_decay": 1e-4},
+    {
+        "mode": "kTrainingWithoutBN",
+        "epochs": 4,
+        "batch_size": 8,
+        "learning_rate": 4e-4,
+        "weight_decay": 1e-4,
+        "freeze_fraction": 0.3,
+    },
     {
         "mode": "kTrainingWithoutBN",
         "epochs": 4,

@@ -92,6 +92,35 @@ def test_gradient_passes_inside_the_range_only() -> None:
     assert value.grad.tolist() == [0, 1, 1, 1, 0]
 
 
+def test_what_a_relu_rounds_to_zero_has_a_gradient() -> None:
+    quantizer = ActivationQuantizer().eval()
+    quantizer.shift.fill_(0)
+    value = torch.tensor([-0.3, 0.0, 0.3, 126.8, 127.2], requires_grad=True)
+    rounded = quantizer(value.reshape(1, 1, 1, -1) * 1.0, relu=True).value
+    assert rounded.flatten().tolist() == [0, 0, 0, 127, 127]
+    rounded.sum().backward()
+    assert value.grad is not None
+    assert value.grad.tolist() == [0, 0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("is_quantized", [False, True])
+def test_frozen_batch_norms_train_on_what_is_folded(is_quantized: bool) -> None:
+    torch.manual_seed(0)
+    unit = QuantConv2d(3, 4, 3, relu=True)
+    unit.quantized = unit.quantizer.quantized = is_quantized
+    for _ in range(3):
+        unit(activation(np.random.default_rng(1), (2, 3, 8, 8), 4))
+    for module in (unit, unit.quantizer):
+        module.frozen.fill_(True)
+    before = unit.bn.running_mean.clone(), unit.bn.running_var.clone(), unit.bn.num_batches_tracked.clone()
+    unusual = activation(np.random.default_rng(2), (2, 3, 8, 8), 2)
+    trained = unit(unusual).value
+    assert torch.equal(trained, unit.eval()(unusual).value)
+    assert all(map(torch.equal, before, (unit.bn.running_mean, unit.bn.running_var, unit.bn.num_batches_tracked)))
+    trained.sum().backward()
+    assert unit.bn.weight.grad is not None
+
+
 def test_overwriting_in_place_spares_leaves() -> None:
     value = torch.full((1, 1, 1, 1), 0.3)
     ActivationQuantizer().eval()(value)
