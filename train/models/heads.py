@@ -17,6 +17,7 @@ from train.models.blocks import SeparableGroupConv
 BOX_SIZE = 4
 PRIOR = 0.01
 SCORE_SHIFT = 3  # at least: logits beyond ±16 are as good as certain, finer steps rank the boxes better
+DELTA_SHIFT = 6  # at least: ±2 reaches boxes of seven times an anchor; only anchors that have no box say more
 
 
 class _AnchorBranch(nn.Module):
@@ -46,7 +47,7 @@ class AnchorDetectionHead(nn.Module):
             }
         )
         self.score_quantizer = ActivationQuantizer(PeakObserver, least_shift=SCORE_SHIFT)
-        self.delta_quantizer = ActivationQuantizer(PeakObserver)
+        self.delta_quantizer = ActivationQuantizer(PeakObserver, least_shift=DELTA_SHIFT)
 
     def output_quantizers(self) -> list[tuple[str, ActivationQuantizer]]:
         """(prefix of the outputs' names, their quantizer)."""
