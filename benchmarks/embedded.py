@@ -3,8 +3,9 @@
     python benchmarks/embedded.py
 
 Steps 0 to 2, compile.build and compile.verify, then the metrics of three models: the float one (step 0), step 2 and the
-compiled one, beside those of a predictor that always says the same. Writes docs/embedded.md. Called again after an
-interruption it continues. Exit code 1 where step 3 differs from step 2 in the last digit, or a task learned nothing.
+compiled one, beside those of a predictor that always says the same. Writes docs/embedded.md and docs/demo.jpg. Called
+again after an interruption it continues. Exit code 1 where step 3 differs from step 2 in the last digit, or a task
+learned nothing.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from configs import Config, load
@@ -29,13 +31,15 @@ from train.metrics import percent
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIG = REPOSITORY / "configs/4pe_resize/embedded.py"
-REPORT = REPOSITORY / "docs/embedded.md"
+REPORT, PICTURE = REPOSITORY / "docs/embedded.md", REPOSITORY / "docs/demo.jpg"
 UNSEEN = SceneSource(kind="scenes", seed=5_000_000, count=200)
 MODELS = {
     "float": "with-bn-export-last.onnx",
     "step 2": "fusion-bn-c2-export-last.onnx",
     "step 3": "int-inference-export-last.so",
 }
+VERIFY_SCENES = 8  # two of each size
+SHOWN_WIDTH = 1800
 FAR = 2.0  # a task has to be this many times as good as the trivial predictor,
 LEAST = 10.0  # and this many percent
 
@@ -128,6 +132,17 @@ def _row(task: str, name: str, metric: str, trivial_value: str, entries: dict[st
     return f"| {' | '.join([task, name, metric, trivial_value, *values])} |"
 
 
+def draw(run: Path) -> None:
+    """docs/demo.jpg: what the compiled model finds in two of the unseen scenes."""
+    scenes, out = run / "verify-scenes", run / "infer"
+    command("runtime.infer", "--model", run / MODELS["step 3"], "--images", scenes, "--out", out)
+    of_one_size = sorted((out / "overlays").glob("*.jpg"))[:: len(UNSEEN.sizes)]
+    both = np.concatenate([cv2.imread(str(path)) for path in of_one_size], axis=1)
+    scale = SHOWN_WIDTH / both.shape[1]
+    both = cv2.resize(both, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(PICTURE), both, [cv2.IMWRITE_JPEG_QUALITY, 85])
+
+
 def verdict(config: Config, results: dict[str, Any], baseline: dict[str, float]) -> list[str]:
     """What does not hold; empty where all is well."""
     problems = [] if results["step 2"] == results["step 3"] else ["step 3's metrics differ from step 2's"]
@@ -149,7 +164,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run: Path = options.out.resolve()
     seconds = train(run)
     command("compile.build", "--config", CONFIG, "--out", run)
-    command("train.data.generate", "--out", run / "verify-scenes", "--count", 8, "--seed", UNSEEN.seed, "--only-images")
+    command(
+        "train.data.generate",
+        "--out",
+        run / "verify-scenes",
+        "--count",
+        VERIFY_SCENES,
+        "--seed",
+        UNSEEN.seed,
+        "--only-images",
+    )
     command("compile.verify", "--config", CONFIG, "--out", run, "--images", run / "verify-scenes")
     config = on_unseen_scenes(load(CONFIG))
     results = {}
@@ -169,7 +193,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if problems:
         return 1
     REPORT.write_text(text, encoding="utf-8")
-    print(f"wrote {REPORT}")
+    draw(run)
+    print(f"wrote {REPORT} and {PICTURE}")
     return 0
 
 
