@@ -101,9 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--epochs", type=int, default=EPOCHS, help=f"of {BATCHES_PER_EPOCH} iterations (default: {EPOCHS})"
     )
-    parser.add_argument(
-        "--json", type=Path, metavar="F", help="write values and seconds to this file, too"
-    )
+    parser.add_argument("--json", type=Path, metavar="F", help="write values and seconds to this file, too")
     options = parser.parse_args(arguments)
     results = {}
     for name in names if options.task == "all" else [options.task]:
