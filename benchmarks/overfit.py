@@ -32,7 +32,7 @@ HW = (256, 448)
 SCENES = 4
 SEED = 4_000_000
 BATCHES_PER_EPOCH = 20
-EPOCHS = 16
+EPOCHS = 20
 
 
 def overfit_config(task_name: str, epochs: int) -> Config:
@@ -52,7 +52,7 @@ def overfit_config(task_name: str, epochs: int) -> Config:
             "load_threads": 1,
         }
     )
-    changes = {"epochs": epochs, "batch_size": SCENES, "learning_rate": 4e-3}
+    changes = {"epochs": epochs, "batch_size": SCENES, "learning_rate": 2e-3}
     solver = (config.solver[0].model_copy(update=changes), *config.solver[1:])
     shape = config.int_inference_export_input_shape.model_copy(
         update={"image": (1, *HW, 3), "im_hw": (1, 2) if task.kind == "detection" else None}
