@@ -1,14 +1,18 @@
 """The network learns: one task of each kind learns four embedded scenes by heart, in fake-quantized training."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.overfit import GOAL, overfit
-
 EPOCHS = 14  # enough for these two
+PATIENCE = 900  # seconds
 
 
 @pytest.mark.parametrize("task", ["det_rear", "seg_lane"])
-def test_four_scenes_are_learnt_by_heart(task: str, tmp_path: Path) -> None:
-    assert overfit(task, tmp_path, epochs=EPOCHS, quiet=True) >= GOAL
+def test_four_scenes_are_learnt_by_heart(repository: Path, task: str) -> None:
+    """In a process of its own: training within one that has run other engines took 30 times as long."""
+    command = [sys.executable, "benchmarks/overfit.py", "--task", task, "--epochs", str(EPOCHS)]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stdout[-500:] + done.stderr[-500:]
