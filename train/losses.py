@@ -17,8 +17,9 @@ from configs.schema import IGNORE_LABEL, Config
 from configs.task import DetectionTask, SegmentationTask
 
 FORCED = 3  # anchors that a box gets even if none reaches positive_iou,
-FORCED_IOU = 0.2  # as long as they overlap it that much (the best one always)
-IGNORED_SHARE = 0.5  # an anchor with this share of its area in an ignored box is no negative
+CLOSE = 0.6  # as long as they overlap it by this share of what its best anchor does; no closer one is background
+CENTRE_WEIGHT = 1e-3  # a small box has one IoU with all anchors around it: the nearest centre goes first
+IGNORED_SHARE = 0.5  # an anchor with this share of its area in an ignored box is no background
 
 
 class BoxTarget(Protocol):
@@ -171,34 +172,55 @@ def match_anchors(
 ) -> Match:
     """Anchors (A, 4) cx, cy, w, h against boxes (n, 4) and ignored boxes (m, 4), both x1, y1, x2, y2.
 
-    An anchor belongs to the box that it overlaps most, if by `positive_iou`; below `negative_iou` it is background.
-    A box whose anchors all fall short gets its best ones all the same.
+    An anchor belongs to the box that it overlaps most, if by `positive_iou`. Every box gets its best anchor, and up to
+    `FORCED` close ones that are no other box's. Background is what is neither near a box, by `negative_iou` or `CLOSE`
+    to its best anchor, nor near or inside an ignored one.
     """
-    corners = torch.cat([anchors[:, :2] - anchors[:, 2:] / 2, anchors[:, :2] + anchors[:, 2:] / 2], dim=1)
     areas = anchors[:, 2] * anchors[:, 3]
+    corners = torch.cat([anchors[:, :2] - anchors[:, 2:] / 2, anchors[:, :2] + anchors[:, 2:] / 2], dim=1)
     positive = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
     counted = torch.ones_like(positive)
     if len(ignored):
-        counted = (_intersections(corners, ignored) / areas[:, None]).amax(dim=1) < IGNORED_SHARE
+        inter = _intersections(corners, ignored)
+        inside = inter / areas[:, None] >= IGNORED_SHARE
+        counted = ~(inside | _near(_iou(inter, areas, ignored), negative_iou)).any(dim=1)
     if not len(boxes):
         return Match(positive, counted, classes[:0], anchors[:0])
-    inter = _intersections(corners, boxes)
-    box_areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    iou = inter / (areas[:, None] + box_areas - inter)
+    iou = _iou(_intersections(corners, boxes), areas, boxes)
     best, owner = iou.max(dim=1)
     positive = best >= positive_iou
-    counted = (counted & (best < negative_iou)) | positive
-    forced_iou, forced = iou.topk(min(FORCED, len(anchors)), dim=0)
-    keep = (forced_iou >= FORCED_IOU) & (forced_iou < positive_iou)
-    keep[0] = forced_iou[0] > 0
+    counted &= ~_near(iou, negative_iou).any(dim=1)
+    forced, keep = _forced(anchors, boxes, iou, positive)
     for rank in reversed(range(len(forced))):  # where two boxes want one anchor, the better rank has it
         rows = forced[rank, keep[rank]]
         owner[rows] = torch.arange(len(boxes), device=boxes.device)[keep[rank]]
-        positive[rows] = counted[rows] = True
+        positive[rows] = True
     mine, own = anchors[positive], boxes[owner[positive]]
     centres, sizes = (own[:, :2] + own[:, 2:]) / 2, (own[:, 2:] - own[:, :2]).clamp_min(1e-3)
     deltas = torch.cat([(centres - mine[:, :2]) / mine[:, 2:], (sizes / mine[:, 2:]).log()], dim=1)
-    return Match(positive, counted, classes[owner[positive]], deltas)
+    return Match(positive, counted | positive, classes[owner[positive]], deltas)
+
+
+def _near(iou: Tensor, negative_iou: float) -> Tensor:
+    """Which of the IoUs (A, n) are too large for background: `negative_iou`, less for a box that no anchor fits."""
+    return (iou > 0) & (iou >= (CLOSE * iou.amax(dim=0)).clamp_max(negative_iou))
+
+
+def _forced(anchors: Tensor, boxes: Tensor, iou: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    """The best anchors (FORCED, n) of each box, best first, and which of them it gets."""
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    distance = ((anchors[:, None, :2] - centres) / anchors[:, None, 2:]).square().sum(dim=2)
+    forced = (iou - CENTRE_WEIGHT * distance.clamp_max(1.0)).topk(min(FORCED, len(anchors)), dim=0).indices
+    forced_iou = iou.gather(0, forced)
+    keep = (forced_iou >= CLOSE * forced_iou.amax(dim=0)) & ~positive[forced]
+    keep[0] = True
+    return forced, keep & (forced_iou > 0)
+
+
+def _iou(inter: Tensor, areas: Tensor, boxes: Tensor) -> Tensor:
+    """Intersections (A, n) of anchors of the areas (A,) with boxes (n, 4) over their unions."""
+    box_areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return inter / (areas[:, None] + box_areas - inter)
 
 
 def _intersections(a: Tensor, b: Tensor) -> Tensor:
