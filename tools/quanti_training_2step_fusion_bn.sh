@@ -46,13 +46,20 @@ if ! "$python" -c 'import torch, tvm, onnx' >/dev/null 2>&1 && [ -x .venv/bin/py
 fi
 "$python" -c 'import torch, tvm, onnx' >/dev/null 2>&1 || fail "no Python with torch, tvm and onnx found; run: make setup"
 
-# The mark of an unfinished run holds what it was called with: only the same call may continue it.
+# The mark of an unfinished run holds what it was called with: only the same call may continue it, and nothing but a
+# pipeline test is given up for another call.
 mark=$out/unfinished
-call="config=$config $pipeline_test seed=$seed"
+call="--config $config${pipeline_test:+ $pipeline_test}${seed:+ --seed $seed}"
 resume=""
-if [ -f "$mark" ] && [ "$(cat -- "$mark")" = "$call" ]; then
-  echo "$out holds an unfinished run of this call: continuing it (delete the folder to start again)"
-  resume=--resume
+if [ -f "$mark" ]; then
+  begun=$(cat -- "$mark")
+  if [ "$begun" = "$call" ]; then
+    echo "$out holds an unfinished run of this call: continuing it (delete the folder to start again)"
+    resume=--resume
+  elif [[ "$begun" != *" --pipeline-test"* ]]; then
+    fail "$out holds an unfinished run; continue it with: $begun
+or give another folder with --out, or delete this one"
+  fi
 fi
 
 run() { echo; echo "== $*"; "$python" -m "$@"; }
@@ -67,8 +74,8 @@ printf '%s' "$call" >"$mark"
 for step in 0 1 2; do
   run train.train "${train[@]}" --step "$step" ${resume:+"$resume"} || {
     status=$?
-    # Refused at the start (exit 2): nothing of this call lies in the folder that could be continued.
-    if [ "$status" -eq 2 ] && [ "$step" -eq 0 ] && [ -z "$resume" ]; then rm -- "$mark"; fi
+    # Refused before it began: nothing of this call lies in the folder that could be continued.
+    if [ "$step" -eq 0 ] && [ -z "$resume" ] && ! [ "$out/with-bn-init.params" -nt "$mark" ]; then rm -- "$mark"; fi
     exit "$status"
   }
   run compile.importer "$out/${prefixes[$step]}-export-last.onnx"
