@@ -40,6 +40,7 @@ MODELS = {
 }
 VERIFY_SCENES = 8  # two of each size
 SHOWN_WIDTH = 1800
+LIMIT = 60.0  # minutes of training
 FAR = 2.0  # a task has to be this many times as good as the trivial predictor,
 LEAST = 10.0  # and this many percent
 
@@ -50,8 +51,6 @@ def train(run: Path) -> dict[str, float]:
     seconds: dict[str, float] = json.loads(clock.read_text()) if clock.is_file() else {}
     run.mkdir(parents=True, exist_ok=True)
     for step in range(3):
-        if (run / MODELS["step 2"]).is_file():
-            break
         began = time.monotonic()
         try:
             command("train.train", "--config", CONFIG, "--step", step, "--out", run, "--resume")
@@ -143,9 +142,13 @@ def draw(run: Path) -> None:
     cv2.imwrite(str(PICTURE), both, [cv2.IMWRITE_JPEG_QUALITY, 85])
 
 
-def verdict(config: Config, results: dict[str, Any], baseline: dict[str, float]) -> list[str]:
+def verdict(
+    config: Config, results: dict[str, Any], seconds: dict[str, float], baseline: dict[str, float]
+) -> list[str]:
     """What does not hold; empty where all is well."""
     problems = [] if results["step 2"] == results["step 3"] else ["step 3's metrics differ from step 2's"]
+    if sum(seconds.values()) > 60 * LIMIT:
+        problems.append(f"training took {sum(seconds.values()) / 60:.0f} minutes, over {LIMIT:.0f}")
     for task in config.tasks:
         value = headline(results["step 3"]["tasks"][task.name])
         if value < max(LEAST, FAR * baseline[task.name]):
@@ -187,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     text = report(config, results, seconds, baseline)
     print(text)
-    problems = verdict(config, results, baseline)
+    problems = verdict(config, results, seconds, baseline)
     for problem in problems:
         print(f"problem: {problem}", file=sys.stderr)
     if problems:

@@ -48,8 +48,8 @@ def _patterns_compile(config: Config) -> None:
 def _task_names_differ(config: Config, task_files: list[str]) -> None:
     seen: dict[str, str] = {}
     for task, file in zip(config.tasks, task_files, strict=True):
-        if task.name in ("backbone", "neck"):
-            raise ConfigError(file, "name", f"{task.name!r} names a shared part of the network", "choose another name")
+        if task.name in ("image", "backbone", "neck", "task", "strides"):
+            raise ConfigError(file, "name", f"{task.name!r} names a part of every network", "choose another name")
         if task.name in seen:
             raise ConfigError(
                 file, "name", f"{task.name!r} is already the name of the task in {seen[task.name]}", "rename one"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, Field, model_validator
 
-from .base import HW, Fraction, Frozen, NotNegative, Positive
+from .base import HW, Above0, AtLeast0, Fraction, Frozen, NotNegative, Positive
 from .task import DetectionTask, SegmentationTask, Task, TaskData
 
 PREFIXES = ("with-bn", "fusion-bn-c1", "fusion-bn-c2", "int-inference")
@@ -23,10 +23,10 @@ class TrainingStep(Frozen):
     mode: Literal["kFloatTraining", "kTrainingWithBN", "kTrainingWithoutBN"]
     epochs: Positive
     batch_size: Positive
-    learning_rate: Annotated[float, Field(gt=0.0)]
+    learning_rate: Above0
     warmup_fraction: Fraction = 0.03
-    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
-    gradient_clip: Annotated[float, Field(gt=0.0)] = 10.0
+    weight_decay: AtLeast0 = 1e-4
+    gradient_clip: Above0 = 10.0
     freeze_fraction: Fraction = 0.0
     """Share of the step, at its end, in which shifts and the statistics of batch norms are frozen: training ends on the
     graph that is folded or ships."""
@@ -60,7 +60,7 @@ class Augmentation(Frozen):
     """Random changes of training pictures. Brightness, contrast and saturation are half-widths of a factor around 1."""
 
     flip_probability: Fraction = 0.5
-    scale: tuple[Annotated[float, Field(gt=0.0)], Annotated[float, Field(gt=0.0)]] = (1.0, 1.0)
+    scale: tuple[Above0, Above0] = (1.0, 1.0)
     brightness: Fraction = 0.0
     contrast: Fraction = 0.0
     saturation: Fraction = 0.0

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from .base import HW, Byte, Fraction, Frozen, Name, NotNegative, Positive
+from .base import HW, Above0, AtLeast0, Byte, Fraction, Frozen, Name, NotNegative, Number, Positive
 
 
 class SceneSource(Frozen):
@@ -61,7 +61,7 @@ class AnchorHead(Frozen):
     kind: Literal["anchors"]
     strides: tuple[Positive, ...]
     channels: Positive
-    anchors: tuple[tuple[tuple[float, float], ...], ...]
+    anchors: tuple[tuple[tuple[Above0, Above0], ...], ...]
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -86,10 +86,10 @@ class AnchorLoss(Frozen):
     positive_iou: Fraction = 0.5
     negative_iou: Fraction = 0.4
     alpha: Fraction = 0.25
-    gamma: Annotated[float, Field(ge=0.0)] = 2.0
-    delta_beta: Annotated[float, Field(gt=0.0)] = 0.1
-    delta_weight: Annotated[float, Field(ge=0.0)] = 1.0
-    weight: Annotated[float, Field(gt=0.0)] = 1.0
+    gamma: AtLeast0 = 2.0
+    delta_beta: Above0 = 0.1
+    delta_weight: AtLeast0 = 1.0
+    weight: Above0 = 1.0
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -105,11 +105,11 @@ class BoxPostProcessing(Frozen):
     `box_filter_threshold`.
     """
 
-    score_threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3
+    score_threshold: Annotated[Number, Field(gt=0.0, lt=1.0)] = 0.05
     nms_threshold: Byte = 179
-    nms_margin: Annotated[int, Field(ge=-256, le=255)] = -1
-    nms_output_bbox_num: Annotated[int, Field(ge=1, le=1000)] = 100
-    use_clipping: bool = True
+    nms_margin: Annotated[int, Field(ge=-256, le=255, strict=True)] = -1
+    nms_output_bbox_num: Annotated[int, Field(ge=1, le=1000, strict=True)] = 100
+    use_clipping: Annotated[bool, Field(strict=True)] = True
 
 
 class PixelHead(Frozen):
@@ -124,8 +124,8 @@ class PixelLoss(Frozen):
     """Cross-entropy over pixels; label 255 is left out. `class_weights`: one factor per class, in their order."""
 
     kind: Literal["cross_entropy"]
-    class_weights: tuple[Annotated[float, Field(ge=0.0)], ...] | None = None
-    weight: Annotated[float, Field(gt=0.0)] = 1.0
+    class_weights: tuple[AtLeast0, ...] | None = None
+    weight: Above0 = 1.0
 
 
 class PixelPostProcessing(Frozen):

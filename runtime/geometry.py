@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from runtime.errors import UsageError
 from runtime.image import Picture
 from runtime.schema import InputGeometry
 
@@ -56,10 +57,17 @@ class Placement:
         """Picture pixels per input pixel, (vertical, horizontal)."""
         return self.picture_hw[0] / self.scaled_hw[0], self.picture_hw[1] / self.scaled_hw[1]
 
+    @property
+    def window(self) -> tuple[float, float, float, float]:
+        """x1, y1, x2, y2 of what the network is shown, in pixels of the picture."""
+        vertical, horizontal = self.scale
+        bottom, right = self.top + self.valid_hw[0], self.left + self.valid_hw[1]
+        return self.left * horizontal, self.top * vertical, right * horizontal, bottom * vertical
+
     def network_input(self, picture: Picture) -> Picture:
         """The picture, uint8 (h, w, 3) of `picture_hw`, as network input, uint8 (1, height, width, 3)."""
         if picture.shape[:2] != self.picture_hw:
-            raise ValueError(f"this placement is for {self.picture_hw}, the picture is {picture.shape[:2]}")
+            raise UsageError(f"this placement is for {self.picture_hw}, the picture is {picture.shape[:2]}")
         scaled = _scale(picture, self.scaled_hw)
         rows, columns = self.valid_hw
         result = np.full((1, *self.input_hw, 3), PAD_PIXEL, np.uint8)

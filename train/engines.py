@@ -5,6 +5,7 @@ step 2 and the compiled model then give the same boxes and masks to the last bit
 are decoded by `train.float_decode`.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,12 @@ def load_predictor(
     """
     if not model.is_file():
         raise EvaluationError(f"{model}: no such file; give a .so, an -export-last.onnx or a checkpoint (.params)")
+    if model.name.endswith("-export-last-0000.params"):
+        raise EvaluationError(f"{model}: a Relax module's weights, for the compiler; give the .onnx beside it")
+    if not re.fullmatch(r"cpu|\d+(,\d+)*", ctx):
+        raise EvaluationError(f"--ctx {ctx}: give cpu or the number of a GPU, such as 0")
+    if ctx != "cpu" and model.suffix != ".onnx":
+        raise EvaluationError(f"{model}: --ctx {ctx} is for an exported model (.onnx); this one runs on the CPU")
     if model.suffix == ".so":
         predictor = Predictor.load(str(model), score_threshold=score_threshold, only=only)
         _check_classes(predictor, model, config, only)

@@ -9,10 +9,6 @@ class CheckpointError(TrainError):
     """A checkpoint is missing, damaged, truncated, or belongs to something else."""
 
 
-class FusionError(TrainError):
-    """`fusion_bn_patterns` does not fit the network: nothing matched, matched twice, or a batch norm left over."""
-
-
 class ExportError(TrainError):
     """The exported ONNX does not return the bits that torch returns, or cannot be made."""
 

@@ -13,18 +13,22 @@ from rich.table import Table
 
 from configs import ConfigError, load
 from configs.schema import IGNORE_LABEL, Config
+from quant.errors import QuantError
 from runtime.errors import RuntimeRoomError
+from runtime.geometry import Placement
 from runtime.predict import Prediction, Predictor
 from runtime.results import write_json
 from train.data.errors import DataError
+from train.data.samples import Sample
+from train.data.transforms import LEAST_KEPT, cut_boxes
 from train.engines import load_predictor
 from train.errors import TrainError
 from train.metrics import BoxMetric, PixelMetric
-from train.validation import Labelled, validation_sets
+from train.validation import validation_sets
 
 DESCRIPTION = """Metrics of a model on its validation data, in percent: COCO mAP (IoU 0.50:0.95, at most 100 boxes) and
 mAP at IoU 0.50 for detection tasks, mean IoU for segmentation tasks, each with its values per class. Boxes are compared
-in the original picture's pixels, masks over all of its pixels that the network was shown."""
+in the original picture's pixels, masks over all of them; what the network was not shown of a picture does not count."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = evaluate(predictor, config, data=options.data, limit=options.limit, progress=True)
         if options.json:
             write_json(options.json, result)
-    except (TrainError, ConfigError, DataError, RuntimeRoomError, OSError) as error:
+    except (TrainError, ConfigError, DataError, RuntimeRoomError, QuantError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -61,13 +65,14 @@ def evaluate(
     """
     metrics = {task.name: _metric(task) for task in config.tasks}
     for names, pictures in validation_sets(config, data=data, limit=limit):
-        shown: Iterable[Labelled] = pictures
+        shown: Iterable[Sample] = pictures
         if progress:
             shown = track(pictures, description=", ".join(names), console=Console(stderr=True), total=len(pictures))
         for labelled in shown:
             prediction = predictor(labelled.picture)
+            window = Placement.of(prediction.picture_hw, predictor.geometry).window
             for name in names:
-                _add(metrics[name], name, labelled, prediction)
+                _add(metrics[name], name, labelled, prediction, window)
     return {"tasks": {name: metric.result() for name, metric in metrics.items()}}
 
 
@@ -76,15 +81,25 @@ def _metric(task: Any) -> BoxMetric | PixelMetric:
     return BoxMetric(classes) if task.kind == "detection" else PixelMetric(classes, IGNORE_LABEL)
 
 
-def _add(metric: BoxMetric | PixelMetric, name: str, labelled: Labelled, prediction: Prediction) -> None:
+def _add(
+    metric: BoxMetric | PixelMetric,
+    name: str,
+    labelled: Sample,
+    prediction: Prediction,
+    window: tuple[float, float, float, float],
+) -> None:
+    """One task of one picture. Only what lies in `window` was shown to the network: pixels and boxes outside it, or out
+    of it for the most part, do not count.
+    """
     if isinstance(metric, PixelMetric):
         if name in labelled.masks:
             metric.add(labelled.masks[name], prediction.masks[name])
         return
     if name in labelled.boxes:
         truth = labelled.boxes[name]
+        _, shown = cut_boxes(truth.boxes, window)
         found = [detection for detection in prediction.detections if detection.task == name]
-        metric.add(truth.boxes, truth.classes, truth.ignore, *_arrays(found))
+        metric.add(truth.boxes, truth.classes, truth.ignore | (shown < LEAST_KEPT), *_arrays(found))
 
 
 def _arrays(found: Sequence[Any]) -> tuple[Any, Any, Any]:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from configs.schema import Config
 from train.data.dataset import Batch, TaskDataset, collate
+from train.data.errors import DataError
 from train.loop import Batches
 from train.order import SampleOrder
 
@@ -43,6 +44,9 @@ class Feed:
             with _one_opencv_thread():
                 iterators = [iter(loader) for loader in loaders]
             for batches in zip(*iterators, strict=True):
+                for batch in batches:
+                    if isinstance(batch, DataError):
+                        raise batch
                 yield self._fabric.to_device(list(batches))
 
         return iterate
@@ -57,13 +61,30 @@ class Feed:
             world=self._fabric.world_size,
         )
         return DataLoader(
-            dataset,
+            _Careful(dataset),
             batch_sampler=_Span(order, start, stop),
             num_workers=self._config.common.load_threads,
             prefetch_factor=PREFETCH,
-            collate_fn=collate,
+            collate_fn=_collate,
             worker_init_fn=_ignore_interrupts,
         )
+
+
+class _Careful(Dataset[Any]):
+    """A data set that returns a DataError: raised in a loading process, torch would bury it in a traceback's text."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self._dataset[key]
+        except DataError as error:
+            return error
+
+
+def _collate(samples: list[Any]) -> Any:
+    return next((sample for sample in samples if isinstance(sample, DataError)), None) or collate(samples)
 
 
 class _Span:

@@ -83,18 +83,24 @@ class StepTrainer:
         total = torch.stack(list(losses.values())).sum()
         values = {name: float(value.detach()) for name, value in losses.items()} | {"loss": float(total.detach())}
         if not torch.isfinite(total):
-            raise TrainError(
-                f"{self.plan.prefix}: the loss is not finite at iteration {self.done} ({values}); "
-                f"lower solver.{self.plan.step}.learning_rate and train the step again"
-            )
+            raise self._diverged("the loss is", values)
         self.fabric.backward(total)
-        self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=self.plan.settings.gradient_clip)
+        limit = self.plan.settings.gradient_clip
+        norm = self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=limit, error_if_nonfinite=False)
+        if norm is not None and not torch.isfinite(norm):
+            raise self._diverged("the gradients are", values)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.done += 1
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.reporter.iteration(self.done, values, rate)
+
+    def _diverged(self, what: str, losses: Mapping[str, float]) -> TrainError:
+        return TrainError(
+            f"{self.plan.prefix}: {what} not finite at iteration {self.done} ({losses}); "
+            f"lower solver.{self.plan.step}.learning_rate and train the step again"
+        )
 
     def _after_iteration(self) -> None:
         epoch, within = divmod(self.done, self.plan.iterations_per_epoch)

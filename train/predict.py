@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs import ConfigError, load
+from quant.errors import QuantError
 from runtime.batch import add_arguments, process
 from runtime.errors import RuntimeRoomError
 from train.engines import load_predictor
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.model, config, score_threshold=options.score_threshold, only=options.tasks, ctx=options.ctx
         )
         return process(predictor, str(options.model), options)
-    except (TrainError, ConfigError, RuntimeRoomError, OSError) as error:
+    except (TrainError, ConfigError, RuntimeRoomError, QuantError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -1,6 +1,7 @@
 """What a user sees of a step while it runs, and what stays of it: console, results.csv, TensorBoard."""
 
 import csv
+import io
 import sys
 import time
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from runtime.files import write_atomically
 from train.schedule import Plan
 
 MEASURE_FROM, MEASURED = 8, 12  # the first iterations wait for the loader; the estimate is the mean over the next ones
@@ -86,7 +88,7 @@ class Reporter:
         text = f"{seconds_per_iteration:.2f} s per iteration: about {duration(here)} for the rest of this step"
         if self._later_pictures:
             later = seconds_per_iteration / self._plan.batch_size * self._later_pictures
-            text += f", about {duration(here + later)} with the steps after it"
+            text += f", about {duration(here + later)} with the steps after it if they are as fast"
         self.say(text)
 
 
@@ -101,10 +103,11 @@ def append_result(path: Path, row: Mapping[str, float]) -> None:
             rows = [old for old in csv.DictReader(file) if (int(old["step"]), int(old["epoch"])) < key]
     rows.append(row)
     columns = list(dict.fromkeys([*RESULT_KEYS, *(name for entry in rows for name in entry)]))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())
 
 
 def duration(seconds: float) -> str:

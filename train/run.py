@@ -52,6 +52,10 @@ class Run:
         found = [load_checkpoint(path) for path in self.resumable(step)]
         return max(found, key=lambda checkpoint: int(checkpoint.progress["iteration"]), default=None)
 
+    def present(self, step: int) -> Checkpoint | None:
+        """What there is of the step: its last checkpoint, or the newest one while it is unfinished."""
+        return load_checkpoint(self.last(step)) if self.last(step).is_file() else self.newest(step)
+
     def clear(self, step: int) -> None:
         """Removes the files of this step and of those after it, and what was built from them."""
         for path in list(self.folder.glob("*")):
@@ -60,9 +64,16 @@ class Run:
 
 
 def identity(config: Config, *, pipeline_test: bool, seed: int) -> dict[str, Any]:
-    """What a step's checkpoints must share to be continued: the config's content, the seed, whether it is a test."""
+    """What a step's checkpoints must share to be continued: the config's content, the seed, whether it is a test.
+
+    Of the content not what decides on speed and output only, so that a run short of memory can go on with less.
+    """
     content = json.loads(config.resolved())
-    content.pop("file")
+    del content["file"], content["env"]["log_every"]
+    for key in ("load_threads", "threads", "default_ctx"):
+        del content["common"][key]
+    for task in content["tasks"]:
+        del task["post_processing"]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return {"config": digest, "pipeline_test": pipeline_test, "seed": seed}
 
@@ -72,19 +83,17 @@ def enter(run: Run, step: int, mine: dict[str, Any], *, resume: bool) -> tuple[S
 
     Without `resume` a step starts fresh, but never over a training that is no pipeline test: TrainError.
     """
-    last = run.last(step)
-    present = load_checkpoint(last) if last.is_file() else run.newest(step)
-    if present is None:
+    last, present = run.last(step), run.present(step)
+    if present is None or (not resume and present.progress["identity"]["pipeline_test"]):
+        _spare_later_steps(run, step)
         return "fresh", None
     theirs = present.progress["identity"]
     if not resume:
-        if not theirs["pipeline_test"]:
-            state = "finished" if last.is_file() else "begun"
-            raise TrainError(
-                f"{run.folder}: step {step} is {state} here; continue with --resume, give another folder with --out, "
-                f"or delete {PREFIXES[step]}-*"
-            )
-        return "fresh", None
+        state = "finished" if last.is_file() else "begun"
+        raise TrainError(
+            f"{run.folder}: step {step} is {state} here; continue with --resume, give another folder with --out, "
+            f"or delete {', '.join(f'{prefix}-*' for prefix in PREFIXES[step:3])}"
+        )
     for key, what in (("pipeline_test", "--pipeline-test"), ("seed", "--seed"), ("config", "config")):
         if theirs[key] != mine[key]:
             raise TrainError(
@@ -94,8 +103,21 @@ def enter(run: Run, step: int, mine: dict[str, Any], *, resume: bool) -> tuple[S
     return ("finished", present) if last.is_file() else ("continue", present)
 
 
-def previous_checkpoint(run: Run, step: int) -> Checkpoint | None:
-    """The last checkpoint of the step before `step`; None for step 0."""
+def _spare_later_steps(run: Run, step: int) -> None:
+    """A step that starts afresh takes the place of those after it: TrainError if one of them is no pipeline test."""
+    for later in range(step + 1, 3):
+        present = run.present(later)
+        if present is not None and not present.progress["identity"]["pipeline_test"]:
+            raise TrainError(
+                f"{run.folder}: holds a training of step {later}, which starting step {step} would remove; give "
+                f"another folder with --out, or delete {PREFIXES[later]}-*"
+            )
+
+
+def previous_checkpoint(run: Run, step: int, *, pipeline_test: bool) -> Checkpoint | None:
+    """The last checkpoint of the step before `step`; None for step 0. A training does not start from a pipeline test:
+    TrainError.
+    """
     if step == 0:
         return None
     path = run.last(step - 1)
@@ -103,4 +125,10 @@ def previous_checkpoint(run: Run, step: int) -> Checkpoint | None:
         raise CheckpointError(
             f"{path}: no such checkpoint; step {step} starts from it: train --step {step - 1} with the same --out first"
         )
-    return load_checkpoint(path)
+    checkpoint = load_checkpoint(path)
+    if checkpoint.progress["identity"]["pipeline_test"] and not pipeline_test:
+        raise TrainError(
+            f"{path}: comes from a pipeline test, a few iterations only; train --step {step - 1} without "
+            "--pipeline-test first, or this step with it"
+        )
+    return checkpoint

@@ -28,9 +28,12 @@ class Plan:
 
     @property
     def freeze_at(self) -> int:
-        """The iteration before which shifts are frozen; `iterations` if only the end freezes them."""
+        """The iteration before which shifts are frozen; `iterations` if only the end freezes them.
+
+        Never the first: what nothing was observed of would be frozen, too.
+        """
         frozen = math.ceil(self.settings.freeze_fraction * self.iterations)
-        return self.iterations - frozen
+        return max(1, self.iterations - frozen)
 
     def learning_rate(self, iteration: int) -> float:
         """Linear warm-up, then a cosine to zero."""

@@ -50,8 +50,9 @@ def train_step(request: Request) -> None:
         if fabric.is_global_zero and not run.export(step).is_file():
             export_step(config, run, step)
         return
+    before = previous_checkpoint(run, step, pipeline_test=request.pipeline_test)
     torch.manual_seed(_mix(request.seed, step))
-    prepared = prepare(config, step, start=start, before=previous_checkpoint(run, step))
+    prepared = prepare(config, step, start=start, before=before)
     feed = Feed(config, step, pipeline_test=request.pipeline_test, seed=request.seed, fabric=fabric)
     plan = make_plan(config, step, pipeline_test=request.pipeline_test, pictures=feed.pictures, world=fabric.world_size)
     if state == "fresh" and fabric.is_global_zero:

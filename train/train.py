@@ -8,7 +8,7 @@ from pathlib import Path
 
 from configs import ConfigError, load
 from configs.schema import PREFIXES
-from quant.certificate import CertificateError
+from quant.errors import QuantError
 from train.data.errors import DataError
 from train.errors import TrainError
 from train.loop import Interrupted
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seed=config.env.seed if options.seed is None else options.seed,
         )
         train_step(request)
-    except (TrainError, ConfigError, DataError, CertificateError) as error:
+    except (TrainError, ConfigError, DataError, QuantError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:

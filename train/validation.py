@@ -1,25 +1,19 @@
-"""Validation pictures at their original size with the labels of a group of tasks, for metrics.
+"""Validation pictures at their original size with the labels of a group of tasks, for metrics."""
 
-From `train.data.dataset` it takes `open_source(source) -> Sequence[Sample]` for a scenes or folder source, a `Sample`
-having `picture` uint8 (h, w, 3) RGB, `boxes` {task: Boxes(boxes (n, 4) x1 y1 x2 y2, classes (n,), ignore (n,))} and
-`masks` {task: uint8 (h, w), 255 = ignore}, the tasks being those that the source labels.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from configs.schema import Config
 from configs.task import FolderSource
-from train.data.dataset import Sample, open_source
-
-Labelled = Sample
+from train.data.dataset import Labelled
+from train.data.samples import Sample
 
 
 class Pictures:
     """The samples of several sources one after the other, the first `limit` of them, made when asked for."""
 
-    def __init__(self, sources: tuple[object, ...], limit: int | None) -> None:
-        self._sources = [open_source(source) for source in sources]
+    def __init__(self, sources: Sequence[Labelled], limit: int | None) -> None:
+        self._sources = sources
         count = sum(len(source) for source in self._sources)
         self._count = count if limit is None else min(limit, count)
 
@@ -37,8 +31,15 @@ class Pictures:
 def validation_sets(
     config: Config, *, data: Path | None = None, limit: int | None = None
 ) -> list[tuple[tuple[str, ...], Pictures]]:
-    """(tasks, pictures) for every group of tasks with equal validation data; all tasks on `data` if it is given."""
+    """(tasks, pictures) for every group of tasks with equal validation data; or all tasks on the folder `data`, which
+    need not label all of them. DataError where a source's classes are not the config's.
+    """
+    tasks = {task.name: task for task in config.tasks}
     if data is not None:
         source = FolderSource(kind="folder", path=str(data.resolve()))
-        return [(tuple(task.name for task in config.tasks), Pictures((source,), limit))]
-    return [(names, Pictures(entry.val, limit)) for entry, names in config.data_groups()]
+        return [(tuple(tasks), Pictures([Labelled(source, tasks, partly=True)], limit))]
+    groups = []
+    for entry, names in config.data_groups():
+        own = {name: tasks[name] for name in names}
+        groups.append((names, Pictures([Labelled(source, own) for source in entry.val], limit)))
+    return groups

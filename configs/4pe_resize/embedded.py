@@ -3,18 +3,21 @@
 Step 0 in plain float, so that what quantization costs can be read off: it is the float model, step 2 the quantized one.
 """
 
-from .multitask import common, env, fusion_bn_patterns, int_inference_export_input_shape, pipeline_test, tasks
+from . import small_crops
+from .multitask import env, fusion_bn_patterns, int_inference_export_input_shape, pipeline_test, tasks
 
 __all__ = ["common", "env", "fusion_bn_patterns", "int_inference_export_input_shape", "pipeline_test", "tasks"]
+
+common = small_crops
 
 solver = [
     {
         "mode": "kFloatTraining",
-        "epochs": 3,
+        "epochs": 4,
         "batch_size": 8,
         "learning_rate": 3e-3,
         "warmup_fraction": 0.05,
-        "freeze_fraction": 0.35,
+        "freeze_fraction": 0.3,
     },
     {
         "mode": "kTrainingWithoutBN",

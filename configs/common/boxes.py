@@ -18,4 +18,5 @@ def anchors(
 
 
 LOSS = {"kind": "anchor_focal", "positive_iou": 0.5, "negative_iou": 0.4, "alpha": 0.25, "gamma": 2.0}
-POST_PROCESSING = {"score_threshold": 0.3, "nms_threshold": 179, "nms_margin": -1, "nms_output_bbox_num": 100}
+# low, for metrics want the doubtful boxes, too; runtime.infer and train.predict show those from 0.3 up
+POST_PROCESSING = {"score_threshold": 0.05, "nms_threshold": 179, "nms_margin": -1, "nms_output_bbox_num": 100}

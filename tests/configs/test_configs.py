@@ -181,6 +181,19 @@ ERRORS = [
         '"upscale_group_base": 7',
         r"utils\.py: neck: .*upscale_group_base 7; change one",
     ),
+    ("det_person.py", 'name = "det_person"', 'name = "image"', r"det_person\.py: name: 'image' names a part"),
+    (
+        "det_person.py",
+        "loss = boxes.LOSS",
+        'loss = {**boxes.LOSS, "gamma": "2"}',
+        r"det_person\.py: loss\.gamma: .*number.*'2'",
+    ),
+    (
+        "det_person.py",
+        "boxes.POST_PROCESSING",
+        '{"nms_output_bbox_num": "100"}',
+        r"det_person\.py: post_processing\.nms_output_bbox_num: .*integer.*'100'",
+    ),
     ("utils.py", 'default_ctx = "cpu"', 'default_ctx = "gpu"', r"utils\.py: default_ctx: "),
     ("utils.py", "load_threads = 2", "load_threads = 0", r"utils\.py: load_threads: .*greater than or equal to 1"),
     (

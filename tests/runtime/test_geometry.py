@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from runtime.errors import ArtifactError
+from runtime.errors import ArtifactError, UsageError
 from runtime.geometry import PAD_PIXEL, UNSEEN, Placement
 from runtime.schema import InputGeometry, Reader
 
@@ -143,7 +143,7 @@ def test_padding_never_reaches_a_mask() -> None:
 
 def test_a_picture_of_another_size_is_refused() -> None:
     placement = Placement.of((100, 200), TABLE[0])
-    with pytest.raises(ValueError, match="placement is for"):
+    with pytest.raises(UsageError, match="placement is for"):
         placement.network_input(np.zeros((100, 201, 3), np.uint8))
 
 

@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,11 +81,26 @@ def test_a_truncated_file_is_recognized(tmp_path: Path, part: float) -> None:
         load_checkpoint(path)
 
 
-def test_a_pickle_is_refused_without_being_run(tmp_path: Path) -> None:
-    path = tmp_path / "with-bn-0001.params"
-    torch.save({"a": torch.zeros(2)}, path)
+class Trap:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.file,)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_pickle_is_refused_without_being_run(tmp_path: Path, legacy: bool) -> None:
+    path, trace = tmp_path / "with-bn-0001.params", tmp_path / "executed"
+    torch.save({"a": torch.zeros(2), "trap": Trap(trace)}, path, _use_new_zipfile_serialization=not legacy)
+    torch.load(path, weights_only=False)
+    assert trace.exists(), "the trap works"
+    trace.unlink()
     with pytest.raises(CheckpointError, match="damaged"):
         load_checkpoint(path)
+    assert not trace.exists()
 
 
 def test_a_missing_file_says_so(tmp_path: Path) -> None:

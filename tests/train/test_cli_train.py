@@ -86,6 +86,7 @@ def test_a_killed_run_resumes_to_the_same_bits(tiny_run: Any, tmp_path: Path, re
     deadline = time.monotonic() + 120
     while not (tmp_path / "with-bn-0001.params").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
+    assert (tmp_path / "with-bn-0001.params").exists()
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "with-bn-last-0000.params").exists()

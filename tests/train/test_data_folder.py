@@ -76,6 +76,11 @@ def test_generate_refuses_tiny_sizes(tmp_path: Path, capsys: pytest.CaptureFixtu
         (lambda c: c["annotations"][0].pop("bbox"), r"annotations\[0\] lacks bbox"),
         (lambda c: c["categories"][0].pop("supercategory"), r"categories\[0\] lacks supercategory"),
         (lambda c: c.update(images=[]), "'images' is empty"),
+        (lambda c: c["images"][1].update(id=c["images"][0]["id"]), "two images have the same id"),
+        (
+            lambda c: c["images"][1].update(file_name="a/" + c["images"][0]["file_name"]),
+            "two images have the same file",
+        ),
         (lambda c: c.pop("categories"), "'categories' must be a list"),
     ],
 )

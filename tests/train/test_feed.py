@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 from configs import load
+from configs.task import FolderSource, TaskData
+from train.data.errors import DataError
+from train.data.generate import main as generate
 from train.devices import make_fabric
 from train.feed import Feed
 
@@ -37,6 +40,30 @@ def alarm() -> Iterator[None]:
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("alarm")
+def test_a_picture_that_cannot_be_read_is_named_in_one_line(
+    tiny_config: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    config = load(tiny_config(tmp_path))
+    assert generate(["--out", str(tmp_path / "own"), "--count", "2", "--seed", "5"]) == 0
+    broken = min((tmp_path / "own" / "images").iterdir())
+    broken.write_bytes(broken.read_bytes()[:1000])
+    source = FolderSource(kind="folder", path=str(tmp_path / "own"))
+    data = TaskData(train=(source,), val=(source,))
+    tasks = tuple(task.model_copy(update={"data": data}) for task in config.tasks)
+    feed = Feed(
+        config.model_copy(update={"tasks": tasks}),
+        0,
+        pipeline_test=False,
+        seed=1,
+        fabric=make_fabric("cpu", bfloat16=False),
+    )
+    with pytest.raises(DataError) as caught:
+        list(feed.batches(2)(0, 1))
+    assert str(caught.value).startswith(str(broken))
+    assert "Traceback" not in str(caught.value)
 
 
 @pytest.mark.usefixtures("busy_opencv", "alarm")

@@ -2,7 +2,9 @@
 
 import csv
 import os
+import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
 import train.loop
@@ -147,6 +150,33 @@ def test_ctrl_c_saves_between_two_iterations(tmp_path: Path, settings: Any) -> N
     assert start.progress["iteration"] == 6
     continued(tmp_path, plan(settings))
     assert not Run(tmp_path).resume(2).exists(), "what a finished step needs no more is removed"
+
+
+def test_what_a_user_sees_of_a_step(tmp_path: Path, settings: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Losses per task, an estimate of the time of this step and of those after it, and TensorBoard's file."""
+    long = Plan(2, settings, 2, 20, 1)
+    reporter = Reporter(long, 0, log_every=10, later_pictures=10_000_000, folder=tmp_path, quiet=False)
+    for done in range(1, long.iterations + 1):
+        time.sleep(0.002)
+        reporter.iteration(done, {"a": 1.0 / done, "loss": 2.0 / done}, 0.1)
+    reporter.close()
+    shown = capsys.readouterr().out
+    assert re.search(r"epoch 1/2 iteration 10/40 left .* a 0\.100  loss 0\.200", shown)
+    assert re.search(r"s per iteration: about \d+ s for the rest of this step, about \d+ h \d\d min with the", shown)
+    curves = EventAccumulator(str(tmp_path / "tensorboard" / "fusion-bn-c2"))
+    curves.Reload()
+    assert {"loss/a", "loss/loss", "learning_rate"} <= set(curves.Tags()["scalars"])
+    assert [point.step for point in curves.Scalars("loss/a")] == list(range(1, 41))
+
+
+def test_gradients_that_overflow_are_an_error(tmp_path: Path, settings: Any) -> None:
+    torch.manual_seed(0)
+    broken = trainer(tmp_path, plan(settings), feed())
+    broken.module.weight.register_hook(lambda gradient: gradient * float("inf"))
+    before = broken.module.weight.detach().clone()
+    with pytest.raises(TrainError, match=r"the gradients are not finite at iteration 0 .*learning_rate"):
+        broken.train(None)
+    assert torch.equal(broken.module.weight, before)
 
 
 def test_a_diverging_loss_is_an_error(tmp_path: Path, settings: Any) -> None:

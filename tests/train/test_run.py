@@ -70,9 +70,24 @@ def test_a_finished_step_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_step_needs_the_one_before(tmp_path: Path) -> None:
-    assert previous_checkpoint(Run(tmp_path), 0) is None
+    run = Run(tmp_path)
+    assert previous_checkpoint(run, 0, pipeline_test=False) is None
     with pytest.raises(CheckpointError, match=r"with-bn-last-0000\.params.*--step 0"):
-        previous_checkpoint(Run(tmp_path), 1)
+        previous_checkpoint(run, 1, pipeline_test=False)
+    put(run.last(0), 10, TEST)
+    assert previous_checkpoint(run, 1, pipeline_test=True) is not None
+    with pytest.raises(TrainError, match=r"with-bn-last-0000\.params: comes from a pipeline test"):
+        previous_checkpoint(run, 1, pipeline_test=False)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_step_that_starts_again_does_not_take_a_later_training_with_it(tmp_path: Path, resume: bool) -> None:
+    run = Run(tmp_path)
+    put(run.epoch(2, 1), 5, TEST)
+    assert enter(run, 0, REAL, resume=resume)[0] == "fresh"
+    put(run.epoch(1, 1), 5, REAL)
+    with pytest.raises(TrainError, match=r"a training of step 1.*fusion-bn-c1-\*"):
+        enter(run, 0, REAL, resume=resume)
 
 
 def test_starting_again_clears_this_step_and_what_came_after(tmp_path: Path) -> None:
@@ -90,3 +105,12 @@ def test_identity_follows_the_content_of_the_config(repository: Path) -> None:
     mine = identity(resize, pipeline_test=False, seed=1)
     assert mine == identity(resize, pipeline_test=False, seed=1)
     assert mine["config"] != identity(crop, pipeline_test=False, seed=1)["config"]
+
+
+def test_speed_and_output_may_change_between_two_parts_of_a_run(repository: Path) -> None:
+    config = load(repository / "configs/4pe_resize/multitask.py")
+    mine = identity(config, pipeline_test=False, seed=1)
+    common = config.common.model_copy(update={"load_threads": 7, "threads": 1, "default_ctx": "0"})
+    assert identity(config.model_copy(update={"common": common}), pipeline_test=False, seed=1) == mine
+    common = config.common.model_copy(update={"crop_hw": (256, 256)})
+    assert identity(config.model_copy(update={"common": common}), pipeline_test=False, seed=1) != mine

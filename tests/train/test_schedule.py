@@ -6,7 +6,7 @@ import pytest
 
 from configs import load
 from train.order import SampleOrder
-from train.schedule import make_plan
+from train.schedule import Plan, make_plan
 
 
 def test_every_pass_shows_every_picture_once_in_a_new_order() -> None:
@@ -43,6 +43,12 @@ def test_plan_counts_freezes_and_anneals(repository: Path) -> None:
     assert max(rates) == pytest.approx(plan.settings.learning_rate, rel=0.05)
     assert rates[0] < rates[5]
     assert 0 < rates[-1] < 0.01 * max(rates)
+
+
+@pytest.mark.parametrize("fraction", [0.3, 1.0])
+def test_nothing_is_frozen_before_it_was_observed(repository: Path, fraction: float) -> None:
+    settings = load(repository / "configs/4pe_resize/multitask.py").solver[0]
+    assert Plan(0, settings.model_copy(update={"freeze_fraction": fraction}), 1, 1, 1).freeze_at == 1
 
 
 def test_pipeline_test_is_short(repository: Path) -> None:

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from configs.schema import Config
+from configs.task import DetectionTask, SegmentationTask
 from configs.task import FolderSource as FolderSettings
 from configs.task import SceneSource as SceneSettings
 from train.data.classes import DETECTION_CLASSES, IGNORE, SEGMENTATION_CLASSES
@@ -23,7 +25,7 @@ from train.data.samples import Boxes, Sample, Source
 from train.data.scenes import render_sample
 from train.data.transforms import Augment, min_max_size, resize
 
-__all__ = ["Batch", "BoxTargets", "Boxes", "Sample", "SceneSource", "TaskDataset", "collate", "open_source"]
+__all__ = ["Batch", "BoxTargets", "Boxes", "Labelled", "Sample", "SceneSource", "TaskDataset", "collate", "open_source"]
 
 CACHE_BYTES = 192 << 20  # per loading process: small data sets are decoded or drawn once only
 
@@ -81,6 +83,58 @@ def open_source(source: object) -> Source:
     raise DataError(f"{source!r}: no data source; kinds are 'scenes' and 'folder'")
 
 
+class Labelled:
+    """A source with the labels of `tasks` only, which have to be those that the config means.
+
+    DataError if it labels other classes, or, unless `partly`, does not label one of the tasks.
+    """
+
+    def __init__(
+        self, entry: object, tasks: Mapping[str, DetectionTask | SegmentationTask], *, partly: bool = False
+    ) -> None:
+        self._source = open_source(entry)
+        self._where = str(getattr(entry, "path", "embedded scenes"))
+        self._tasks = {name: task for name, task in tasks.items() if not partly or name in self._source.classes}
+        if not self._tasks:
+            raise DataError(f"{self._where}: labels none of the tasks {', '.join(tasks)}; give another data set")
+        for name, task in self._tasks.items():
+            self._check_classes(name, tuple(entry.name for entry in task.classes))
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self._source[index]
+        boxes = {name: entry for name, entry in sample.boxes.items() if name in self._tasks}
+        masks = {name: mask for name, mask in sample.masks.items() if name in self._tasks}
+        for name, mask in masks.items():
+            self._check_mask(name, mask, index)
+        return Sample(sample.picture, boxes, masks)
+
+    def _check_mask(self, name: str, mask: NDArray[np.uint8], index: int) -> None:
+        count = len(self._tasks[name].classes)
+        wrong = mask[(mask >= count) & (mask != IGNORE)]
+        if wrong.size:
+            raise DataError(
+                f"{self._where}: the mask of task {name} of picture {index} (from 0) holds class {int(wrong[0])}, the "
+                f"config has {count} classes; map it to one of them or to {IGNORE}"
+            )
+
+    def _check_classes(self, name: str, ours: tuple[str, ...]) -> None:
+        known = self._source.classes
+        if name not in known:
+            raise DataError(
+                f"{self._where}: has no labels of task {name} (it labels {', '.join(known) or 'nothing'}); "
+                "give that task other data"
+            )
+        theirs = known[name]
+        if theirs is not None and theirs != ours:
+            raise DataError(
+                f"{self._where}: the classes of task {name} are {theirs}, the config's are {ours}; "
+                "make names and order equal"
+            )
+
+
 class TaskDataset(Dataset[Sample]):
     """The pictures of a group of tasks with equal data, ready for the network: item (picture, draw) is a Sample of size
     `crop_hw`.
@@ -89,12 +143,9 @@ class TaskDataset(Dataset[Sample]):
     """
 
     def __init__(self, config: Config, names: Sequence[str], *, split: str) -> None:
-        self._tasks = {name: config.task(name) for name in names}
-        data = next(iter(self._tasks.values())).data
-        self._settings = data.train if split == "train" else data.val
-        self._sources = [open_source(entry) for entry in self._settings]
-        for entry, source in zip(self._settings, self._sources, strict=True):
-            self._check_classes(str(getattr(entry, "path", "embedded scenes")), source)
+        tasks = {name: config.task(name) for name in names}
+        data = next(iter(tasks.values())).data
+        self._sources = [Labelled(entry, tasks) for entry in (data.train if split == "train" else data.val)]
         self._starts = np.cumsum([0, *(len(source) for source in self._sources)]).tolist()
         self._resize_hw = config.common.resize_hw
         self._augment = Augment(config.common.crop_hw, config.common.augmentation)
@@ -114,7 +165,7 @@ class TaskDataset(Dataset[Sample]):
             self._cache.move_to_end(picture)
             return self._cache[picture]
         number = int(np.searchsorted(self._starts, picture, side="right")) - 1
-        sample = self._of_tasks(self._sources[number][picture - self._starts[number]])
+        sample = self._sources[number][picture - self._starts[number]]
         if self._resize_hw is not None:
             height, width = sample.picture.shape[:2]
             sample = resize(sample, min_max_size((height, width), self._resize_hw))
@@ -123,33 +174,6 @@ class TaskDataset(Dataset[Sample]):
         while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
             self._cached_bytes -= self._cache.popitem(last=False)[1].bytes
         return sample
-
-    def _of_tasks(self, sample: Sample) -> Sample:
-        boxes = {name: entry for name, entry in sample.boxes.items() if name in self._tasks}
-        masks = {name: mask for name, mask in sample.masks.items() if name in self._tasks}
-        for name, mask in masks.items():
-            count = len(self._tasks[name].classes)
-            wrong = mask[(mask >= count) & (mask != IGNORE)]
-            if wrong.size:
-                raise DataError(
-                    f"a mask of task {name} holds class {int(wrong[0])}, the config has {count} classes; "
-                    f"map it to one of them or to {IGNORE}"
-                )
-        return Sample(sample.picture, boxes, masks)
-
-    def _check_classes(self, where: str, source: Source) -> None:
-        for name, task in self._tasks.items():
-            if name not in source.classes:
-                raise DataError(
-                    f"{where}: has no labels of task {name} (it labels {', '.join(source.classes) or 'nothing'}); "
-                    "give that task other data"
-                )
-            theirs, ours = source.classes[name], tuple(entry.name for entry in task.classes)
-            if theirs is not None and theirs != ours:
-                raise DataError(
-                    f"{where}: the classes of task {name} are {theirs}, the config's are {ours}; "
-                    "make names and order equal"
-                )
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -5,6 +5,7 @@ A category belongs to the task that its `supercategory` names; categories of a t
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ class FolderSource:
             _entry(image, ("id", "file_name", "width", "height"), self._file, "images", n)
             for n, image in enumerate(images)
         ]
+        self._check_unique("id", [entry["id"] for entry in self._images])
+        self._check_unique("file_name without its suffix", [Path(str(e["file_name"])).stem for e in self._images])
         self._categories, self._box_classes = _read_categories(categories, self._file)
         self._annotations = self._by_image(annotations)
         self._mask_tasks = sorted(path.name for path in (folder / MASKS).glob("*") if path.is_dir())
@@ -70,6 +73,13 @@ class FolderSource:
             for task in self._mask_tasks
         }
         return Sample(picture, boxes, masks)
+
+    def _check_unique(self, what: str, values: list[Any]) -> None:
+        twice = [value for value, count in Counter(values).items() if count > 1]
+        if twice:
+            raise DataError(
+                f"{self._file}: two images have the same {what}, {twice[0]}, and would share labels; rename one"
+            )
 
     def _by_image(
         self, annotations: list[Any]

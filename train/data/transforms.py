@@ -74,13 +74,20 @@ def crop(sample: Sample, top: int, left: int, hw: tuple[int, int]) -> Sample:
 
 def _crop_boxes(boxes: Boxes, top: int, left: int, hw: tuple[int, int]) -> Boxes:
     moved = boxes.boxes - np.array([left, top, left, top], np.float32)
-    low, high = np.zeros(4, np.float32), np.array([hw[1], hw[0], hw[1], hw[0]], np.float32)
-    cut = np.clip(moved, low, high)
-    kept = _area(cut) / np.maximum(_area(moved), 1e-6)
+    cut, kept = cut_boxes(moved, (0, 0, hw[1], hw[0]))
     sides = cut[:, 2:] - cut[:, :2]
     inside = (sides > 0).all(axis=1)
     ignore = boxes.ignore | (kept < LEAST_KEPT) | (sides < LEAST_SIDE).any(axis=1)
     return Boxes(cut[inside], boxes.classes[inside], ignore[inside])
+
+
+def cut_boxes(
+    boxes: NDArray[np.float32], window: tuple[float, float, float, float]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Boxes (n, 4) clipped to the window x1, y1, x2, y2, and the share (n,) of its area that each keeps."""
+    x1, y1, x2, y2 = window
+    cut = np.clip(boxes, np.array([x1, y1, x1, y1], np.float32), np.array([x2, y2, x2, y2], np.float32))
+    return cut, (_area(cut) / np.maximum(_area(boxes), 1e-6)).astype(np.float32)
 
 
 def _area(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
