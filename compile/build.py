@@ -22,7 +22,7 @@ from compile.targets import NAMES, describe_target, llvm_target
 from configs import Config, ConfigError, load
 from quant.certificate import LayerBound
 from quant.errors import QuantError
-from runtime.artifact import Manifest, file_sha256
+from runtime.artifact import SCHEMA_VERSION, Manifest, file_sha256
 from runtime.errors import ArtifactError
 
 SOURCES = ("fusion-bn-c2", "fusion-bn-c1", "with-bn", "int-inference")
@@ -80,13 +80,7 @@ def build_library(run: Path, target_name: str, dump: Path | None, console: Conso
     export_library(executable, library)
     manifest = Manifest.from_json(
         {
-            "schema_version": 1,
-            "input": card.input,
-            "uses_im_hw": card.uses_im_hw,
-            "tasks": card.tasks,
-            "outputs": card.outputs,
-            "layers": describe_layers(module, card),
-            "certificate": [bound.to_json() for bound in bounds],
+            **description(module, card, bounds),
             "target": target,
             "library_sha256": file_sha256(library),
             "sources": {**card.source, symbol.name: file_sha256(symbol), params.name: file_sha256(params)},
@@ -95,6 +89,19 @@ def build_library(run: Path, target_name: str, dump: Path | None, console: Conso
     )
     manifest.save(library.with_suffix(".json"))
     return manifest
+
+
+def description(module: tvm.IRModule, card: ModelCard, bounds: list[LayerBound]) -> dict[str, Any]:
+    """The part of the manifest that follows from the integer module and its weights alone."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "input": card.input,
+        "uses_im_hw": card.uses_im_hw,
+        "tasks": card.tasks,
+        "outputs": card.outputs,
+        "layers": describe_layers(module, card),
+        "certificate": [bound.to_json() for bound in bounds],
+    }
 
 
 def describe_layers(module: tvm.IRModule, card: ModelCard) -> list[dict[str, Any]]:
@@ -139,11 +146,17 @@ def changed_parameters(card: ModelCard, parameters: Parameters) -> list[str]:
 
 
 def export_library(executable: relax.VMExecutable, library: Path) -> None:
-    """Links the `.so`. Raises CompileError where the machine has no C++ compiler."""
+    """Links the `.so`. Raises CompileError where the machine has no C++ compiler, or it fails."""
     compiler = find_compiler()
     partial = library.with_name(f"partial-{library.name}")
-    executable.export_library(str(partial), fcompile=cc.create_shared, cc=compiler)
-    partial.replace(library)
+    try:
+        executable.export_library(str(partial), fcompile=cc.create_shared, cc=compiler)
+        partial.replace(library)
+    except RuntimeError as error:  # what the compiler printed, between TVM's heading and the command line
+        printed = str(error).split("Command line:")[0].removeprefix("Compilation error:")
+        raise CompileError(f"{library}: {compiler} cannot link it: {' '.join(printed.split())}") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def find_compiler() -> str:

@@ -24,6 +24,7 @@ from compile.onnx_writer import to_onnx
 from compile.passes.fold_batch_norm import FoldBatchNorm, batch_norm_names
 from compile.passes.place_activation_scales import tensors_without_scale
 from compile.pipeline import folding_passes, phase_folder, run_passes, scale_passes
+from compile.witness import open_session
 from configs import Config
 from configs.fusion import absorbing_steps
 from quant.arith import INPUT_SHIFT, INT8_MAX, INT8_MIN, quantize_pixels
@@ -34,7 +35,8 @@ from runtime.geometry import Placement
 from runtime.image import find_inputs, read_picture
 from runtime.schema import InputGeometry, Reader
 
-SHIFTS = np.arange(ACTIVATION_SHIFT_MIN, ACTIVATION_SHIFT_MAX + 1)
+# the finest first: of shifts with equal errors (a tensor that is 0 in all pictures) argmin takes that one
+SHIFTS = np.arange(ACTIVATION_SHIFT_MAX, ACTIVATION_SHIFT_MIN - 1, -1)
 SAMPLE = 16384  # values of a tensor looked at per picture
 SHARED_SCALE = re.compile(r"(?P<task>.+)\.(?P<part>score|delta)_s\d+")
 
@@ -76,6 +78,9 @@ def activation_shifts(config: Config, folded: ImportedModel, images: Path | None
         image = np.ldexp(quantize_pixels(picture).astype(np.float32), -INPUT_SHIFT).transpose(0, 3, 1, 2)
         for name, value in zip(wanted, session.run(wanted, {"image": np.ascontiguousarray(image)}), strict=True):
             errors[groups.get(name, name)] += squared_errors(value)
+    for group, error in errors.items():
+        if not np.isfinite(error).all():
+            raise CompileError(f"{group}: not finite on the calibration pictures; train the step again")
     best = {group: int(SHIFTS[np.argmin(error)]) for group, error in errors.items()}
     return {name: best[groups.get(name, name)] for name in wanted}
 
@@ -103,9 +108,7 @@ def session_with(model: onnx.ModelProto, names: list[str]) -> ort.InferenceSessi
     """A session that returns intermediate tensors, too."""
     present = {output.name for output in model.graph.output}
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names if name not in present)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return open_session(model, ort.SessionOptions(), where="the folded model")
 
 
 def pictures(config: Config, folder: Path, console: Console) -> Iterator[NDArray[np.uint8]]:
@@ -113,7 +116,8 @@ def pictures(config: Config, folder: Path, console: Console) -> Iterator[NDArray
     paths, _, complaints = find_inputs([folder])
     if not paths:
         raise CompileError(
-            "; ".join(complaints) or f"{folder}: no pictures to calibrate on; give a folder of JPEG or PNG files"
+            "; ".join(message for _, message in complaints)
+            or f"{folder}: no pictures to calibrate on; give a folder of JPEG or PNG files"
         )
     geometry = InputGeometry.from_json(Reader(config.deployment()["input"], config.file))
     for path in track(paths, description="calibrating", console=console, transient=True):

@@ -15,6 +15,8 @@ from compile.rewrite import bindings_of
 from quant.arith import INT8_MAX, INT8_MIN, MAX_RIGHT_SHIFT
 from quant.certificate import CertificateError, LayerBound, add_bound, check, concat_bound, conv_bound, pool_bound
 
+SUMMING = (ConvLayer, AddLayer, ConcatLayer, AveragePool)  # the layers that round
+MAX_ALIGNMENT = 30  # beyond it the bound itself, reckoned in int64, could wrap around
 MAX_LEFT_SHIFT = 24  # -128 · 2^24 is the least int32
 
 
@@ -47,17 +49,25 @@ def certify(module: tvm.IRModule, parameters: Parameters) -> list[LayerBound]:
     largest: dict[relax.Var, int] = {}
     bounds: list[LayerBound] = []
     for call in layer_calls(module):
-        bound = bound_of(call, largest, parameters)
-        if bound is not None:
-            bounds.append(bound)
+        if isinstance(call.layer, SUMMING):
             check_distances(call, parameters)
+            bounds.append(bound_of(call, largest, parameters))
         largest[call.var] = largest_output(call, largest)
     check(bounds)
     return bounds
 
 
 def check_distances(call: LayerCall, parameters: Parameters) -> None:
-    """Raises CertificateError for a requantization whose own constants leave int32, whatever the values."""
+    """Raises CertificateError for an alignment or a requantization whose own constants leave int32.
+
+    It comes before the bound, which such a shift would push out of int64.
+    """
+    aligned = alignment_shifts(call, parameters)
+    if max(aligned) > MAX_ALIGNMENT:
+        raise CertificateError(
+            f"layer {call.name} ({call.layer.kind}): an operand is aligned by {max(aligned)} bits to the left, only "
+            f"{MAX_ALIGNMENT} are possible; choose its shifts anew"
+        )
     distances = [shift - call.layer.out_shift for shift in accumulator_shifts(call, parameters)]  # type: ignore[union-attr]
     if min(distances) < -MAX_LEFT_SHIFT or max(distances) > MAX_RIGHT_SHIFT:
         raise CertificateError(
@@ -84,8 +94,19 @@ def largest_output(call: LayerCall, largest: dict[relax.Var, int]) -> int:
     return INT8_MAX if isinstance(call.layer, (ConvLayer, AddLayer)) and call.layer.relu else -INT8_MIN
 
 
-def bound_of(call: LayerCall, largest: dict[relax.Var, int], parameters: Parameters) -> LayerBound | None:
-    """A layer's bound, given the largest inputs; None for layers that sum nothing."""
+def alignment_shifts(call: LayerCall, parameters: Parameters) -> list[int]:
+    """By how many bits the operands of a sum go to the left to meet on the finest grid."""
+    layer = call.layer
+    if isinstance(layer, AddLayer):
+        return [abs(layer.a_shift - layer.b_shift)]
+    if isinstance(layer, ConvLayer) and layer.residual_shift is not None:
+        grids = [int(shift) + layer.in_shift for shift in parameters[call.arguments[3].name]]
+        return [abs(grid - layer.residual_shift) for grid in grids]
+    return [0]
+
+
+def bound_of(call: LayerCall, largest: dict[relax.Var, int], parameters: Parameters) -> LayerBound:
+    """The bound of a layer of SUMMING, given the largest inputs."""
     layer, arguments = call.layer, call.arguments
     if isinstance(layer, ConvLayer):
         weight, bias, weight_shift = (parameters[argument.name] for argument in arguments[1:4])
@@ -108,8 +129,5 @@ def bound_of(call: LayerCall, largest: dict[relax.Var, int], parameters: Paramet
     if isinstance(layer, ConcatLayer):
         maximum = max(largest[argument] for argument in arguments)
         return concat_bound(layer.in_shifts, maximum=maximum, out_shift=layer.out_shift, name=call.name)
-    if isinstance(layer, AveragePool):
-        return pool_bound(
-            layer.kernel, layer.in_shift, layer.out_shift, input_max=largest[arguments[0]], name=call.name
-        )
-    return None
+    assert isinstance(layer, AveragePool)
+    return pool_bound(layer.kernel, layer.in_shift, layer.out_shift, input_max=largest[arguments[0]], name=call.name)

@@ -38,11 +38,12 @@ class Tally:
         return wrong
 
     def to_json(self) -> dict[str, Any]:
+        """JSON-able; no largest difference (None) where shapes differ or a value is no number."""
         return {
             "name": self.name,
             "elements": self.elements,
             "mismatches": self.mismatches,
-            "largest_difference": self.largest_difference,
+            "largest_difference": self.largest_difference if np.isfinite(self.largest_difference) else None,
             "first_differing_layer": self.first_differing_layer,
         }
 

@@ -65,6 +65,7 @@ def load_pair(prefix: Path) -> tuple[tvm.IRModule, Parameters]:
         module = tvm.ir.load_json(symbol.read_text(encoding="utf-8"))
         if not isinstance(module, tvm.IRModule):
             raise ValueError(f"it holds a {type(module).__name__}, not a module")
+        weights = weight_vars(module)
     except Exception as error:
         raise CompileError(f"{symbol}: not a module saved by Bitroad ({first_line(error)}); build it again") from error
     try:
@@ -78,7 +79,7 @@ def load_pair(prefix: Path) -> tuple[tvm.IRModule, Parameters]:
             f"{params}: truncated or not a parameter file ({first_line(error)}); build it again"
         ) from error
     parameters = {str(name): value.numpy() for name, value in loaded.items()}
-    for var in weight_vars(module):
+    for var in weights:
         value = parameters.get(var.name)
         wanted = (tuple(int(size) for size in var.ty.shape), str(var.ty.dtype))
         if value is None:

@@ -10,6 +10,7 @@ stay on the Relax variables.
 import argparse
 import sys
 import warnings
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,9 @@ from compile.rewrite import bindings_of, main_function, substitute
 SUPPORTED_OPS = frozenset(
     {"Conv", "BatchNormalization", "Relu", "Add", "Resize", "Slice", "Concat", "AveragePool"}
     | {"QuantizeLinear", "DequantizeLinear", "Constant", "Identity"}
+)
+WEIGHT_INPUTS = defaultdict(
+    tuple, Conv=(1, 2), BatchNormalization=(1, 2, 3, 4), QuantizeLinear=(0,), DequantizeLinear=(0,)
 )
 NAMED_OPS = SUPPORTED_OPS - {"DequantizeLinear", "Constant"}
 
@@ -83,18 +87,34 @@ def import_onnx(model: onnx.ModelProto) -> ImportedModel:
     named = [name for node in model.graph.node if node.op_type in NAMED_OPS for name in node.output[:1]]
     extended = onnx.ModelProto()
     extended.CopyFrom(model)
+    literals_to_initializers(extended)
     for name in named:
         if name not in output_names and name not in initializers:
             extended.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the extra outputs, whose types nobody declared
-        module = from_onnx(extended, keep_params_in_input=True)
+        try:
+            module = from_onnx(extended, keep_params_in_input=True)
+        except Exception as error:  # TVM raises whatever its converters meet
+            raise CompileError(f"TVM cannot import the model ({first_line(error)}); export it again") from error
     module, tensors = detach_params(module)
     all_names = [output.name for output in extended.graph.output]
     module = keep_names(module, all_names, len(output_names))
     weights = list(module["main"].params)[int(module["main"].attrs["num_input"]) :]
     parameters = {var.name: value.numpy() for var, value in zip(weights, tensors["main"], strict=True)}
     return ImportedModel(module, parameters, output_names)
+
+
+def literals_to_initializers(model: onnx.ModelProto) -> None:
+    """Weights that an exporter wrote as Constant nodes become initializers, in place: they keep their names then."""
+    weights = set()
+    for node in model.graph.node:
+        weights |= {node.input[place] for place in WEIGHT_INPUTS[node.op_type] if place < len(node.input)}
+    for node in [node for node in model.graph.node if node.op_type == "Constant"]:
+        if node.output[0] in weights and node.attribute[0].name == "value":
+            model.graph.initializer.append(node.attribute[0].t)
+            model.graph.initializer[-1].name = node.output[0]
+            model.graph.node.remove(node)
 
 
 def keep_names(module: tvm.IRModule, names: list[str], output_count: int) -> tvm.IRModule:
@@ -131,7 +151,7 @@ def constant_value(expr: relax.Expr, parameters: Parameters) -> np.ndarray | Non
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code: 0 written, 2 refused with the reason."""
+    """Exit code: 0 written, 2 refused with the reason, 130 interrupted."""
     parser = argparse.ArgumentParser(prog="python -m compile.importer", description=__doc__.splitlines()[0])
     parser.add_argument("onnx", type=Path, help="RUN/<prefix>-export-last.onnx")
     options = parser.parse_args(arguments)
@@ -142,6 +162,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (CompileError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; files already written are whole", file=sys.stderr)
+        return 130
     print(f"wrote {', '.join(str(path) for path in pair_of(prefix))} ({len(imported.parameters)} parameters)")
     return 0
 

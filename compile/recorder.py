@@ -13,7 +13,7 @@ from compile.errors import CompileError
 class LayerRecorder:
     """Fills `values` with every layer's output, by the layer's name.
 
-    It relies on the n-th kernel call being the n-th layer of the manifest, and refuses where it is not.
+    It relies on the n-th kernel call being the n-th layer of the module, and refuses where it is not.
     """
 
     def __init__(self, layers: Sequence[Mapping[str, Any]]) -> None:
@@ -25,7 +25,7 @@ class LayerRecorder:
 
     @contextmanager
     def watching(self, vm: Any) -> Iterator[None]:
-        """Records one run. Raises CompileError where the calls are not those of the manifest."""
+        """Records one run. Raises CompileError where the calls are not those of the module."""
         self.values, self._next, self._problem = {}, 0, None
         vm.set_instrument(self._on_call)
         try:
@@ -33,14 +33,14 @@ class LayerRecorder:
         finally:
             vm.set_instrument(_ignore)
         if self._problem or self._next != len(self._layers):
-            problem = self._problem or f"{self._next} layers ran, the manifest lists {len(self._layers)}"
-            raise CompileError(f"{problem}: the .so and its .json do not fit; build the model again")
+            problem = self._problem or f"{self._next} layers ran, the module lists {len(self._layers)}"
+            raise CompileError(f"{problem}: the .so and its source do not fit; build the model again")
 
     def _on_call(self, _function: Any, name: str, before: bool, _result: Any, *arguments: Any) -> int:
         if not before and name in self._functions:
             layer = self._layers[self._next] if self._next < len(self._layers) else {"function": "none"}
             if layer["function"] != name:
-                self._problem = self._problem or f"call {self._next} is {name}, the manifest says {layer['function']}"
+                self._problem = self._problem or f"call {self._next} is {name}, the module says {layer['function']}"
             else:
                 self.values[layer["name"]] = np.array(arguments[-1].numpy())
             self._next += 1

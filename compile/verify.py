@@ -1,14 +1,16 @@
 """`python -m compile.verify`: is the compiled model step 2, in every element of every output, on real pictures?
 
 Step 2 is its ONNX in ONNX Runtime, with the numpy reference of the post-processing ops behind it. Step 3 is the `.so`
-in the run's folder, the one that `runtime.infer` loads; its heads, boxes and masks come from one call, during which its
-layers are read too. Exit code: 0 if everything is equal, 1 if anything differs, 2 if the question cannot be asked.
+in the run's folder, loaded as `runtime.infer` loads it; its layers are read from a second instance of it, so that the
+first runs, and is timed, without an instrument. Exit code: 0 if everything is equal, 1 if anything differs, 2 if the
+question cannot be asked.
 """
 
 import argparse
 import json
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +21,21 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from compile.build import STEP_3, changed_parameters, describe_layers
+from compile.build import STEP_3, changed_parameters, description
+from compile.certify import certify
 from compile.comparison import Comparison
 from compile.errors import CompileError
 from compile.files import load_pair, pair_of
 from compile.package import card_of
 from compile.recorder import LayerRecorder
 from compile.witness import LEVELS, NOTE, Witness, post_processing
-from configs import ConfigError, load
-from runtime.artifact import Manifest, file_sha256
+from configs import Config, ConfigError, load
+from quant.errors import QuantError
+from runtime.artifact import Manifest, file_sha256, load_artifact
 from runtime.engine import CompiledEngine
 from runtime.errors import ArtifactError, ImageError
 from runtime.geometry import Placement
-from runtime.image import check_size, find_inputs, read_picture
+from runtime.image import find_inputs, read_picture
 
 COLUMNS = ("output", "elements", "mismatches", "largest difference", "first differing layer")
 TABLE_WIDTH = 150  # for a file or a pipe, where no terminal says how wide it is
@@ -39,15 +43,20 @@ LAYER_POST_PROCESSING = "{task}.post_processing"
 
 
 class Verifier:
-    """Runs both sides on network inputs and keeps the tally and the times."""
+    """Runs both sides on network inputs and keeps the tally and the times.
 
-    def __init__(self, engine: CompiledEngine, step_2: Path, tasks: list[dict[str, Any]], threads: int) -> None:
-        manifest = engine.manifest
-        self.engine = engine
+    `tasks` are the config's deployment entries, `layers` those of the integer module, as `describe_layers` gives them.
+    """
+
+    def __init__(
+        self, library: Path, step_2: Path, tasks: list[dict[str, Any]], layers: list[dict[str, Any]], threads: int
+    ) -> None:
+        self.engine, self.watched = CompiledEngine(library, threads), CompiledEngine(library, threads)
+        manifest = self.engine.manifest
         self.tasks = tasks
         self.shifts = {output.name: output.shift for output in manifest.outputs if output.shift is not None}
-        self.layers = [layer for layer in manifest.layers if layer["tensor"]]
-        self.recorder = LayerRecorder(manifest.layers)
+        self.layers = [layer for layer in layers if layer["tensor"]]
+        self.recorder = LayerRecorder(layers)
         self.plain = Witness(step_2, threads=threads)
         check_interface(self.plain, manifest, step_2)
         self.detailed = Witness(step_2, tensors=[layer["tensor"] for layer in self.layers], threads=threads)
@@ -60,11 +69,11 @@ class Verifier:
         started = time.perf_counter()
         step_2 = self.plain.run(picture)
         between = time.perf_counter()
-        self.engine.run(picture, im_hw)
+        step_3 = self.engine.run(picture, im_hw)
         self.seconds["step 2"].append(between - started)
         self.seconds["step 3"].append(time.perf_counter() - between)
-        with self.recorder.watching(self.engine.vm):
-            step_3 = self.engine.run(picture, im_hw)
+        with self.recorder.watching(self.watched.vm):
+            self.watched.run(picture, im_hw)
         first = self.compare_layers(picture)
         if self.comparison.pictures == 0:
             self.check_levels(picture, step_2)
@@ -115,8 +124,34 @@ def check_interface(step_2: Witness, manifest: Manifest, path: Path) -> None:
         )
 
 
-def check_hashes(run: Path, manifest: Manifest, step_2: Path) -> list[str]:
-    """What in the run's folder is not what the `.so` was built from, or not what step 2's ONNX gives."""
+def check_tasks(config: Config, manifest: Manifest) -> None:
+    """Raises CompileError where the config's tasks are not those of the `.so`, naming task and key."""
+    ours, theirs = config.deployment()["tasks"], {task.name: task.to_json() for task in manifest.tasks}
+    if [task["name"] for task in ours] != list(theirs):
+        found = ", ".join(task["name"] for task in ours)
+        raise CompileError(
+            f"{config.file}: its tasks are {found}, those of the .so {', '.join(theirs)}; give the config it was built "
+            "with, or build again"
+        )
+    for task in ours:
+        for key, value in task.items():
+            if value != theirs[task["name"]].get(key):
+                raise CompileError(
+                    f"{config.file}: {key} of task {task['name']} is not that of the .so; give the config it was built "
+                    "with, or build again"
+                )
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the `.so` was made from: the layers of the integer module, and what does not fit in the run's folder."""
+
+    layers: list[dict[str, Any]]
+    problems: list[str]
+
+
+def check_sources(run: Path, manifest: Manifest, step_2: Path) -> Sources:
+    """Step 2's ONNX, the integer module and the manifest against each other, by hashes and by content."""
     prefix = run / STEP_3
     symbol, params = pair_of(prefix)
     problems = [
@@ -126,11 +161,13 @@ def check_hashes(run: Path, manifest: Manifest, step_2: Path) -> list[str]:
     ]
     module, parameters = load_pair(prefix)
     card = card_of(module, str(symbol))
-    if list(manifest.layers) != describe_layers(module, card):
-        problems.append(f"{prefix}.json: its layers are not those of {symbol.name}; build again")
+    stated = manifest.to_json()
+    derived = Manifest.from_json(stated | description(module, card, certify(module, parameters))).to_json()
+    wrong = [key for key, value in derived.items() if value != stated[key]]
+    problems += [f"{prefix}.json: its {key} is not what {symbol.name} gives; build again" for key in wrong]
     changed = changed_parameters(card, parameters)
     problems += [f"{params}: {name}: its hash does not match the source {step_2.name}" for name in changed]
-    return problems
+    return Sources(derived["layers"], problems)
 
 
 def source_of(run: Path, manifest: Manifest) -> Path:
@@ -146,7 +183,6 @@ def network_inputs(paths: list[Path], verifier: Verifier, console: Console) -> N
     for path in track(paths, description="comparing", console=console, transient=True):
         try:
             picture = read_picture(path)
-            check_size(picture.shape[:2], str(path))
         except ImageError as error:
             verifier.comparison.problems.append(str(error))
             continue
@@ -209,16 +245,19 @@ def report(verifier: Verifier, console: Console) -> dict[str, Any]:
 
 def verify(options: argparse.Namespace, console: Console) -> bool:
     """What the command does; True where step 3 equals step 2. Raises CompileError where nothing can be compared."""
-    tasks = load(options.config).deployment()["tasks"]
-    engine = CompiledEngine(options.out / f"{STEP_3}.so", threads=1)
-    step_2 = source_of(options.out, engine.manifest)
+    config, library = load(options.config), options.out / f"{STEP_3}.so"
+    manifest = load_artifact(library)
+    check_tasks(config, manifest)
+    step_2 = source_of(options.out, manifest)
     paths, _, complaints = find_inputs([options.images])
     if not paths:
         raise CompileError(
-            "; ".join(complaints) or f"{options.images}: no pictures; give a folder of JPEG or PNG files"
+            "; ".join(message for _, message in complaints)
+            or f"{options.images}: no pictures; give a folder of JPEG or PNG files"
         )
-    verifier = Verifier(engine, step_2, tasks, threads=1)
-    verifier.comparison.problems += check_hashes(options.out, engine.manifest, step_2)
+    sources = check_sources(options.out, manifest, step_2)
+    verifier = Verifier(library, step_2, config.deployment()["tasks"], sources.layers, threads=1)
+    verifier.comparison.problems += sources.problems
     network_inputs(paths, verifier, console)
     if not verifier.comparison.pictures:
         raise CompileError(f"{options.images}: nothing to compare on: {'; '.join(verifier.comparison.problems)}")
@@ -241,7 +280,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         width = None if sys.stdout.isatty() else TABLE_WIDTH
         return 0 if verify(options, Console(highlight=False, soft_wrap=True, width=width)) else 1
-    except (CompileError, ConfigError, ArtifactError, OSError) as error:
+    except (CompileError, ConfigError, QuantError, ArtifactError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -9,6 +9,8 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from compile.errors import CompileError
+from compile.files import first_line
 from compile.importer import read_onnx
 from quant.arith import INPUT_SHIFT, channel_argmax, quantize_pixels
 from quant.postprocess import detection_attributes, detection_post_processing, pack_hardware
@@ -41,9 +43,8 @@ class Witness:
         options = ort.SessionOptions()
         options.graph_optimization_level = LEVELS[level]
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-        self._session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        self._session = open_session(model, options, where=str(path))
 
     def run(self, picture: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """Outputs and tensors by name for a network input uint8 (1, H, W, 3).
@@ -54,6 +55,15 @@ class Witness:
         names = [output.name for output in self._session.get_outputs()]
         values = self._session.run(names, {"image": np.ascontiguousarray(image)})
         return {name: value.transpose(0, 2, 3, 1) for name, value in zip(names, values, strict=True)}
+
+
+def open_session(model: onnx.ModelProto, options: ort.SessionOptions, *, where: str) -> ort.InferenceSession:
+    """ONNX Runtime on the CPU. Raises CompileError naming the model `where` it refuses it."""
+    options.log_severity_level = 4  # what is fatal is raised
+    try:
+        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no base class of its own
+        raise CompileError(f"{where}: ONNX Runtime refuses the model ({first_line(error)}); export it again") from error
 
 
 def post_processing(

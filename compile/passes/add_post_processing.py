@@ -24,7 +24,7 @@ from compile.certify import layer_calls
 from compile.errors import CompileError
 from compile.files import Parameters
 from compile.layers import ChannelArgmax, FlattenMaps, Layer
-from compile.ops.detection import class_count, detection_function, level_table
+from compile.ops.detection import detection_function, level_table
 from compile.rewrite import bindings_of, main_function, shape_of, typed_global
 from quant.postprocess import (
     RECORD_BYTES,
@@ -90,6 +90,7 @@ class _Writer:
         self.main = module["main"]
         self.bindings = [(binding.var, binding.value) for binding in bindings_of(self.main)[:-1]]
         self.shifts = {call.var: call.layer.out_shift for call in layer_calls(module)}  # type: ignore[union-attr]
+        self.layer_functions: dict[tuple[Layer, tuple[tuple[int, ...], ...]], relax.GlobalVar] = {}
         self.parameters = parameters
         self.heads = heads
         self.outputs: list[relax.Expr] = list(heads.values())
@@ -97,9 +98,16 @@ class _Writer:
         self.im_hw: relax.Var | None = None
         self.description = Description()
 
-    def head(self, name: str) -> relax.Var:
+    def head(self, name: str, channels: int) -> relax.Var:
+        """The map of that name. Raises CompileError unless it is there, with as many channels as the config says."""
         if name not in self.heads:
             raise CompileError(f"the model has no output {name}; build with the config that it was trained with")
+        found = shape_of(self.heads[name])[3]
+        if found != channels:
+            raise CompileError(
+                f"{name}: the model returns {found} channels, the config's anchors and classes make {channels}; build "
+                "with the config that it was trained with"
+            )
         return self.heads[name]
 
     def describe(self, name: str, value: relax.Expr, role: str, task: str, shift: int | None = None) -> None:
@@ -109,14 +117,22 @@ class _Writer:
     def describe_head(self, name: str, head: relax.Var, task: str) -> None:
         self.describe(name, head, "head", task, self.shifts[head])
 
-    def common_shift(self, names: list[str]) -> int:
-        """The shift that the maps of all strides share. Raises CompileError where they differ."""
-        shifts = {name: self.shifts[self.head(name)] for name in names}
+    def level_maps(self, task: Mapping[str, Any], part: str, fields: int) -> tuple[list[relax.Var], int]:
+        """The maps of all strides, with `fields` channels for each anchor, and the one shift that they share.
+
+        Raises CompileError where the shifts differ.
+        """
+        maps = {
+            f"{task['name']}.{part}_s{stride}": len(anchors) * fields
+            for stride, anchors in zip(task["strides"], task["anchors"], strict=True)
+        }
+        found = {name: self.head(name, channels) for name, channels in maps.items()}
+        shifts = {name: self.shifts[var] for name, var in found.items()}
         if len(set(shifts.values())) != 1:
             raise CompileError(
-                f"{names[0]}: the maps of all strides need one shift, here are {shifts}; share their quantizer"
+                f"{next(iter(maps))}: the maps of all strides need one shift, here are {shifts}; share their quantizer"
             )
-        return shifts[names[0]]
+        return list(found.values()), next(iter(shifts.values()))
 
     def bind(self, name: str, value: relax.Expr, ty: relax.Type) -> relax.Var:
         var = relax.DataflowVar(name, ty)
@@ -124,10 +140,13 @@ class _Writer:
         return var
 
     def call_layer(self, name: str, layer: Layer, inputs: list[relax.Var]) -> relax.Var:
-        function = layer.build([shape_of(value) for value in inputs])
-        global_var = typed_global(f"{layer.kind}_{len(self.functions)}", function)
-        self.functions[global_var] = function
-        return self.bind(name, relax.Call(global_var, inputs), function.ret_ty)
+        key = (layer, tuple(shape_of(value) for value in inputs))
+        if key not in self.layer_functions:
+            function = layer.build(key[1])
+            self.layer_functions[key] = typed_global(f"{layer.kind}_{len(self.functions)}", function)
+            self.functions[self.layer_functions[key]] = function
+        global_var = self.layer_functions[key]
+        return self.bind(name, relax.Call(global_var, inputs), self.functions[global_var].ret_ty)
 
     def weight(self, name: str, value: np.ndarray) -> relax.Var:
         self.parameters[name] = value
@@ -135,16 +154,13 @@ class _Writer:
         return self.weights[-1]
 
     def add_detection(self, task: Mapping[str, Any]) -> dict[str, Any]:
-        name, strides = str(task["name"]), task["strides"]
-        score_names, delta_names = ([f"{name}.{part}_s{stride}" for stride in strides] for part in ("score", "delta"))
-        score_shift = self.common_shift(score_names)
-        attributes = detection_attributes(task, score_shift=score_shift, delta_shift=self.common_shift(delta_names))
-        maps = [self.head(score_name) for score_name in score_names]
-        scores = self.call_layer(f"{name}.scores", FlattenMaps(class_count(attributes)), maps)
-        deltas = self.call_layer(
-            f"{name}.deltas", FlattenMaps(4), [self.head(delta_name) for delta_name in delta_names]
-        )
-        map_sizes = [(height, width) for _, height, width, _ in map(shape_of, maps)]
+        name, classes = str(task["name"]), len(task["classes"])
+        score_maps, score_shift = self.level_maps(task, "score", classes)
+        delta_maps, delta_shift = self.level_maps(task, "delta", 4)
+        attributes = detection_attributes(task, score_shift=score_shift, delta_shift=delta_shift)
+        scores = self.call_layer(f"{name}.scores", FlattenMaps(classes), score_maps)
+        deltas = self.call_layer(f"{name}.deltas", FlattenMaps(4), delta_maps)
+        map_sizes = [(height, width) for _, height, width, _ in map(shape_of, score_maps)]
         boxes, packed = self.call_detection(name, attributes, map_sizes, scores, deltas)
         self.describe(f"{name}.boxes", boxes, "boxes", name)
         self.describe(f"{name}.packed", packed, "packed", name)
@@ -193,7 +209,7 @@ class _Writer:
 
     def add_segmentation(self, task: Mapping[str, Any]) -> dict[str, Any]:
         name = str(task["name"])
-        mask = self.call_layer(f"{name}.mask", ChannelArgmax(), [self.head(f"{name}.logits")])
+        mask = self.call_layer(f"{name}.mask", ChannelArgmax(), [self.head(f"{name}.logits", len(task["classes"]))])
         self.describe(f"{name}.mask", mask, "mask", name)
         self.outputs.append(mask)
         return dict(task)

@@ -4,9 +4,9 @@
     After    q = dequantize(quantize(relu(a), 2^-s)); y = conv2d(q, w)
 
 int8 are: the picture (shift 7), the input of every convolution, resize, concat and pool, every output, and all operands
-of an add but one bare convolution (rule 4 of docs/integer.md: where both operands are, the first stays an accumulator).
-What is on a grid already, and copies of it, stay as they are. Requires: BN folded. Ensures: ToInteger finds every
-tensor it needs on a grid.
+of an add but one bare convolution (section 5 of docs/integer.md: where both operands are, the first stays an
+accumulator). What is on a grid already, and copies of it, stay as they are. Requires: BN folded. Ensures: ToInteger
+finds every tensor it needs on a grid.
 """
 
 from collections.abc import Callable

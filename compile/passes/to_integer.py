@@ -178,7 +178,7 @@ class _Walk:
             raise CompileError(f"{conv.bias}: {error}") from error
         if np.any(integer_bias != np.ldexp(bias, accumulator_shift)):
             raise CompileError(
-                f"{conv.bias}: a bias off the accumulator's grid (rule 3 of docs/integer.md); export a frozen model"
+                f"{conv.bias}: a bias off the accumulator's grid (docs/integer.md, section 4); export a frozen model"
             )
         arguments: list[relax.Expr] = [
             conv.x.var,

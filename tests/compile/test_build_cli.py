@@ -184,6 +184,50 @@ def test_a_step_2_that_cannot_be_built_is_explained(
     refused(capsys, message)
 
 
+@pytest.mark.parametrize(
+    ("file", "addition", "message"),
+    [
+        (
+            "det_rear.py",
+            'head = {**head, "anchors": [[(14.0, 20.5)]] * 2}',
+            r"det_rear\.score_s8: the model returns 4 channels, the config's anchors and classes make 2",
+        ),
+        (
+            "det_rear.py",
+            'classes = [*classes, {"name": "more", "color": (1, 2, 3)}]',
+            r"det_rear\.score_s8: the model returns 4 channels, the config's anchors and classes make 6",
+        ),
+        (
+            "seg_lane.py",
+            'classes = classes[:-1]\nloss = {"kind": "cross_entropy"}',
+            r"seg_lane\.logits: the model returns 4 channels, the config's anchors and classes make 3",
+        ),
+    ],
+)
+def test_another_config_is_refused(
+    copy: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, addition: str, message: str
+) -> None:
+    folder = Path(shutil.copytree(copy.config.parent, tmp_path / "other"))
+    with (folder / file).open("a") as config:
+        config.write(f"\n{addition}\n")
+    assert main(Run(folder / "multitask.py", copy.folder, copy.pictures).build_arguments()) == 2
+    refused(capsys, message)
+
+
+def test_a_linker_that_fails_is_named(
+    copy: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = tmp_path / "broken-g++"
+    compiler.write_text("#!/bin/sh\necho no space left >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    before = copy.file(".so").read_bytes()
+    assert main(copy.build_arguments()) == 2
+    refused(capsys, r"int-inference-export-last\.so: .*broken-g\+\+ cannot link it: .*no space left")
+    assert copy.file(".so").read_bytes() == before
+    assert not list(copy.folder.glob("partial-*"))
+
+
 def refused(capsys: pytest.CaptureFixture[str], message: str) -> None:
     error = capsys.readouterr().err
     assert re.match(rf"error: .*{message}", error), error

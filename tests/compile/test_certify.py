@@ -162,6 +162,8 @@ def test_changed_parameters_are_certified_too() -> None:
         ("neck.reduction.conv.bias", 1 << 24, r"neck\.reduction\.conv .*2\^24"),
         ("neck.reduction.conv.weight_shift", 40, r"neck\.reduction\.conv .*requantizes by .* to 41 bits"),
         ("neck.reduction.conv.weight_shift", -40, r"neck\.reduction\.conv .*requantizes by -39"),
+        ("backbone.block.second.conv.weight_shift", -60, r"backbone\.block\.second\.conv .*aligned by 59 bits"),
+        ("backbone.block.second.conv.weight_shift", 60, r"backbone\.block\.second\.conv .*aligned by 61 bits"),
     ]:
         changed: Parameters = parameters | {name: parameters[name].copy()}
         changed[name][2] = value

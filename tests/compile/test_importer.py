@@ -14,7 +14,7 @@ from compile.files import load_pair, pair_of
 from compile.importer import ImportedModel, import_onnx, main, read_onnx
 from compile.rewrite import bindings_of, operator_name
 from tests.compile.engines import TARGET, tensors
-from tests.compile.models import ModelBuilder, float_image, random_picture, run_onnx
+from tests.compile.models import NO_BATCH_NORM, ModelBuilder, float_image, random_picture, run_onnx
 from tests.compile.toy import ALL, HEADS, HW, toy_network
 
 # The operators of a Relax binding that stands for a node; a convolution with a bias ends in its addition.
@@ -86,6 +86,19 @@ def foreign_model(name: str) -> onnx.ModelProto:
     x = b.node("Sigmoid", [b.unit("stem", b.image(), 4, shift=4)], "head.activation")
     b.nodes[-1].name = name
     return b.finish({"out": x})
+
+
+@pytest.mark.parametrize("batch_norms", [NO_BATCH_NORM, ALL])
+def test_weights_written_as_constants_are_weights_all_the_same(batch_norms: str) -> None:
+    model = toy_network(batch_norms=batch_norms)
+    expected = import_onnx(model)
+    for entry in model.graph.initializer:
+        model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [entry.name], value=entry))
+    del model.graph.initializer[:]
+    imported = import_onnx(model)
+    assert imported.parameters.keys() == expected.parameters.keys()
+    assert all(np.array_equal(imported.parameters[name], value) for name, value in expected.parameters.items())
+    assert len(bindings_of(imported.module["main"])) == len(bindings_of(expected.module["main"]))
 
 
 @pytest.mark.parametrize(("name", "shown"), [("/head/Sigmoid", "/head/Sigmoid"), ("", "out")])

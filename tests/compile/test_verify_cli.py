@@ -21,7 +21,7 @@ from runtime.artifact import Manifest
 from tests.compile.models import random_picture, run_onnx
 from tests.compile.toy import DEAD_CHANNEL, HW, Run, toy_network
 
-FAULTS = 6
+FAULTS = 20
 
 
 def verified(run: Run, *more: str) -> tuple[int, dict[str, Any]]:
@@ -85,7 +85,7 @@ def faults(built: Run) -> list[tuple[str, tuple[int, ...], int]]:
     values = Witness(built.step_2, tensors=list(tensors.values())).run(random_picture(HW, 4))
     rng = np.random.default_rng(7)
     chosen = []
-    for name in rng.choice(names, FAULTS, replace=False):
+    for name in rng.choice(names, FAULTS):
         weight, output = parameters[f"{name}.weight"], values[tensors[name]].astype(int)
         channel = rng.choice(np.flatnonzero(np.ptp(output, axis=(0, 1, 2)) > 0))
         place = (int(channel), *(int(rng.integers(size)) for size in weight.shape[1:]))
@@ -153,14 +153,51 @@ def test_params_that_were_changed_but_not_built_are_told(copy: Run) -> None:
     assert "neck.reduction.conv.bias: its hash does not match the source fusion-bn-c2" in result["problems"][1]
 
 
-def test_a_shortened_list_of_layers_is_told(copy: Run) -> None:
-    manifest = json.loads(copy.file(".json").read_text())
+def shortened(manifest: dict[str, Any]) -> None:
     kept = manifest["layers"].pop()["function"]
     manifest["layers"] = [layer for layer in manifest["layers"] if layer["function"] != kept]
+
+
+def other_order(manifest: dict[str, Any]) -> None:
+    manifest["layers"][4:6] = manifest["layers"][5:3:-1]
+
+
+def lacking(manifest: dict[str, Any]) -> None:
+    del manifest["layers"][3]["tensor"]
+
+
+def other_geometry(manifest: dict[str, Any]) -> None:
+    manifest["input"]["geometry"] = "another"
+
+
+def other_scores(manifest: dict[str, Any]) -> None:
+    manifest["tasks"][0]["sigmoid_table"][128] = 0.75
+
+
+def better_bound(manifest: dict[str, Any]) -> None:
+    manifest["certificate"][2]["float_bound"] = 1
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (shortened, "layers"),
+        (other_order, "layers"),
+        (lacking, "layers"),
+        (other_geometry, "input"),
+        (other_scores, "tasks"),
+        (better_bound, "certificate"),
+    ],
+)
+def test_a_manifest_that_was_changed_by_hand_is_told(
+    copy: Run, change: Callable[[dict[str, Any]], None], key: str
+) -> None:
+    manifest = json.loads(copy.file(".json").read_text())
+    change(manifest)
     copy.file(".json").write_text(json.dumps(manifest))
     code, result = verified(copy)
     assert code == 1
-    assert [problem for problem in result["problems"] if "its layers are not those of" in problem]
+    assert [problem for problem in result["problems"] if f".json: its {key} is not what " in problem]
 
 
 def another_producer(run: Run) -> None:

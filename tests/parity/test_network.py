@@ -16,6 +16,9 @@ import tvm  # noqa: F401  # all of it, before an engine would load the runtime p
 
 from compile.build import CALIBRATED, STEP_3
 from compile.build import main as build
+from compile.certify import layer_calls
+from compile.files import load_pair, save_pair
+from compile.layers import ConvLayer
 from compile.recorder import LayerRecorder
 from compile.verify import main as verify
 from compile.witness import LEVELS
@@ -23,6 +26,7 @@ from configs import load
 from runtime.engine import CompiledEngine
 from runtime.geometry import Placement
 from runtime.image import read_picture
+from runtime.infer import main as infer
 from tests.parity.harness import fused_session
 from tests.parity.processor import FUSED_WITNESS, NO_FUSED_WITNESS
 from tests.parity.steps import export, first_step, next_step, saturating_step_2
@@ -207,6 +211,42 @@ def test_quantized_steps_folded_by_the_compiler(
 @pytest.mark.matrix
 def test_all_photos(built: Built, photos: Path) -> None:
     assert built.verify(photos)["pictures"] == 14
+
+
+@pytest.mark.matrix
+def test_what_a_user_gets_of_all_photos(built: Built, photos: Path, tmp_path: Path) -> None:
+    assert infer(["--model", str(built.folder / f"{STEP_3}.so"), "--images", str(photos), "--out", str(tmp_path)]) == 0
+    tasks = load(built.config).tasks
+    assert len(json.loads((tmp_path / "results.json").read_text())["images"]) == 14
+    assert len(list((tmp_path / "overlays").glob("*.jpg"))) == 14
+    for task in tasks:
+        if task.kind == "segmentation":
+            assert len(list((tmp_path / "masks" / task.name).glob("*.png"))) == 14
+
+
+@pytest.mark.matrix
+def test_a_planted_fault_is_named(built: Built, scenes: Path, tmp_path: Path) -> None:
+    """20 random weights of channels whose output varies, changed by 32 units."""
+    run = Built(built.config, Path(shutil.copytree(built.folder, tmp_path / "run")))
+    picture = Path(shutil.copy(min(scenes.iterdir()), tmp_path))
+    layers, _ = run.run(picture)
+    module, parameters = load_pair(run.folder / STEP_3)
+    rng = np.random.default_rng(0)
+    convolutions = sorted(call.name for call in layer_calls(module) if isinstance(call.layer, ConvLayer))
+    for name in rng.choice(convolutions, 20, replace=False):
+        weight = parameters[f"{name}.weight"].copy()
+        channel = rng.choice(np.flatnonzero(np.ptp(layers[name].astype(int), axis=(0, 1, 2)) > 0))
+        place = (channel, *(rng.integers(size) for size in weight.shape[1:]))
+        weight[place] += 32 if weight[place] < 95 else -32
+        save_pair(run.folder / STEP_3, module, parameters | {f"{name}.weight": weight})
+        assert build(["--config", str(run.config), "--out", str(run.folder), "--source", "int-inference"]) == 0
+        result = run.folder / "verify.json"
+        arguments = ["--config", str(run.config), "--out", str(run.folder), "--images", str(picture)]
+        assert verify([*arguments, "--json", str(result)]) == 1
+        found = json.loads(result.read_text())
+        # a weight times a pixel that is 0 all over the picture reaches nothing: its hash tells
+        differing = found["layers"]["differing"]
+        assert differing[:1] == [name] or (not differing and f"{name}.weight: its hash" in str(found["problems"])), name
 
 
 @pytest.mark.matrix
