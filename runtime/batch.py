@@ -19,6 +19,7 @@ from runtime.timing import Progress, Stopwatch, statistics_table
 from runtime.video import VideoReader, VideoWriter
 
 OVERLAYS, MASKS = "overlays", "masks"
+SHOWN_SCORE = 0.3
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class Batch:
     def run(self, inputs: Sequence[str | Path]) -> Report:
         """Processes the files and folders named. Only what concerns all of them (a full disk) is raised: OSError."""
         pictures, videos, complaints = find_inputs(inputs)
-        for complaint in complaints:
-            self._writer.add_failure(complaint.split(":")[0], complaint)
+        for entry, complaint in complaints:
+            self._writer.add_failure(entry, complaint)
         files = pictures + videos
         progress = Progress(len(files))
         interrupted = False
@@ -142,7 +143,8 @@ def process(predictor: Predictor, model: str, options: argparse.Namespace) -> in
     if options.json:
         print(json.dumps({"out": str(options.out), **report.to_json()}, indent=1))
     else:
-        print(report.text())
+        # a file name may hold bytes that are no character
+        print(report.text().encode(errors="backslashreplace").decode())
         print(f"written to {options.out}")
     return report.exit_code
 
@@ -160,9 +162,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--score-threshold",
         type=_score,
-        default=0.0,
+        default=SHOWN_SCORE,
         metavar="X",
-        help="drop boxes with a score below X, 0 to 1 (the model drops those below the threshold it was built with)",
+        help=f"drop boxes with a score below X, 0 to 1 (default: {SHOWN_SCORE}; the model itself drops those below the "
+        "threshold that it was built with)",
     )
     parser.add_argument("--tasks", type=_names, metavar="a,b", help="only these tasks (default: all)")
     parser.add_argument("--no-overlay", action="store_true", help="write no pictures with boxes and masks drawn in")

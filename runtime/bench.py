@@ -30,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--image", metavar="FILE", help="a picture (default: noise)")
     parser.add_argument("--count", type=_positive, default=200, metavar="N", help="timed runs (default 200)")
     parser.add_argument("--warmup", type=_positive, default=10, metavar="N", help="runs before them (default 10)")
-    parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads of the network (default 1)")
+    parser.add_argument(
+        "--threads", type=_positive, default=1, metavar="N", help="threads that kernels may use (default 1)"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the noise (default 0)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args(arguments)
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         engine = CompiledEngine(options.model, options.threads)
         picture, im_hw = _network_input(engine.manifest.input, options.image, options.seed)
         statistics = measure(engine, picture, im_hw, options.warmup, options.count)
-    except RuntimeRoomError as error:
+    except (RuntimeRoomError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

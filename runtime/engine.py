@@ -67,7 +67,7 @@ class CompiledEngine:
         geometry = self.manifest.input
         expected = (1, geometry.height, geometry.width, 3)
         if picture.dtype != np.uint8 or picture.shape != expected:
-            raise ValueError(f"the network input is uint8 {expected}, not {picture.dtype} {picture.shape}")
+            raise UsageError(f"the network input is uint8 {expected}, not {picture.dtype} {picture.shape}")
         tensor = self._tvm.runtime.tensor
         arguments = [tensor(np.ascontiguousarray(picture))]
         if self.manifest.uses_im_hw:

@@ -151,9 +151,9 @@ def _captured_stderr(lines: list[str]) -> Iterator[None]:
             lines.append(sink.read().decode(errors="replace"))
 
 
-def find_inputs(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], list[Path], list[str]]:
+def find_inputs(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], list[Path], list[tuple[str, str]]]:
     """(pictures, videos, complaints) for the files and folders in `inputs`: each file once, in order, a folder's by
-    name.
+    name; of a complaint the entry and the message.
 
     A file given by name is taken for a picture unless its suffix is a video's; if it does not exist, its reader will
     say so. Of a folder the files with a known suffix are taken, not those of its subfolders; one without any is
@@ -161,15 +161,18 @@ def find_inputs(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], l
     """
     known = PICTURE_SUFFIXES + VIDEO_SUFFIXES
     found: dict[Path, None] = {}
-    complaints = []
+    complaints: list[tuple[str, str]] = []
     for entry in map(Path, inputs):
         files = [entry]
         if entry.is_dir():
-            files = sorted(path for path in entry.iterdir() if path.suffix.lower() in known and path.is_file())
+            try:
+                files = sorted(path for path in entry.iterdir() if path.suffix.lower() in known and path.is_file())
+            except OSError as error:
+                complaints.append((str(entry), f"{entry}: cannot be read ({error.strerror})"))
+                continue
             if not files:
-                complaints.append(
-                    f"{entry}: no pictures in this folder (looked for {', '.join(known)}; subfolders are not searched)"
-                )
+                looked_for = f"looked for {', '.join(known)}; subfolders are not searched"
+                complaints.append((str(entry), f"{entry}: no pictures in this folder ({looked_for})"))
         found.update(dict.fromkeys(files))
     videos = [path for path in found if path.suffix.lower() in VIDEO_SUFFIXES]
     return [path for path in found if path not in videos], videos, complaints

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--model", required=True, metavar="SO", help="the .so that compile.build wrote, its .json beside it"
     )
     add_arguments(parser)
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of the network (default: TVM's choice)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads that kernels may use (default: TVM's choice)")
     options = parser.parse_args(arguments)
     try:
         predictor = Predictor.load(

@@ -127,8 +127,8 @@ def unique_names(files: Sequence[Path]) -> list[str]:
 
 
 def write_json(path: PathLike, data: Any) -> None:
-    """Writes JSON in one step."""
-    write_atomically(Path(path), (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
+    """Writes JSON in one step; in ASCII, for file names may hold bytes that are no character."""
+    write_atomically(Path(path), (json.dumps(data, indent=1) + "\n").encode())
 
 
 def write_mask(path: PathLike, mask: npt.NDArray[np.uint8]) -> None:

@@ -10,6 +10,7 @@ import cv2
 from runtime.errors import VideoError
 from runtime.image import Picture, check_size
 
+ROUNDED = 1  # frames; some containers store a duration only, from which their number is reckoned
 DEFAULT_RATE = 25.0  # for files that do not say theirs
 
 
@@ -45,7 +46,7 @@ class VideoReader:
                 yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
         finally:
             self._capture.release()
-        if seen < self.count or not seen:
+        if seen < self.count - ROUNDED or not seen:
             raise VideoError(
                 f"{self._path}: ends after {seen} of {self.count} frames; it is cut short or damaged, copy it again"
             )

@@ -12,7 +12,7 @@ import pytest
 
 from runtime.artifact import Manifest, file_sha256, manifest_path
 from runtime.engine import CompiledEngine
-from runtime.errors import ArtifactError
+from runtime.errors import ArtifactError, UsageError
 from runtime.predict import Predictor
 
 
@@ -68,7 +68,7 @@ def test_an_instrument_sees_every_call(library: Path, network_input: np.ndarray)
 
 @pytest.mark.parametrize("wrong", [np.zeros((1, 32, 71, 3), np.uint8), np.zeros((1, 32, 72, 3), np.float32)])
 def test_a_wrong_input_is_refused(library: Path, wrong: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"the network input is uint8 \(1, 32, 72, 3\)"):
+    with pytest.raises(UsageError, match=r"the network input is uint8 \(1, 32, 72, 3\)"):
         CompiledEngine(library).run(wrong)
 
 

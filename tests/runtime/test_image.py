@@ -193,4 +193,4 @@ def test_inputs_are_found_once_in_order(write: Write, tmp_path: Path) -> None:
     assert pictures == [b, a, tmp_path / "missing.png"]
     assert videos == [tmp_path / "d" / "v.mp4"]
     assert len(complaints) == 1
-    assert "none: no pictures in this folder" in complaints[0]
+    assert "none: no pictures in this folder" in complaints[0][1]

@@ -1,12 +1,13 @@
 """`runtime.infer` from the outside: everything good is processed, everything bad is named, the exit code tells."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -77,6 +78,36 @@ def test_bad_inputs_are_named_and_the_good_ones_processed(
     for path in bad:
         assert str(path) in shown.out
     assert "Traceback" not in shown.out + shown.err
+
+
+def test_a_name_that_is_no_text(run: Run, write: Write, scene: np.ndarray, tmp_path: Path) -> None:
+    """From an old camera or archive: bytes that are no UTF-8."""
+    folder = write("in/a.png", scene).parent
+    (folder / "a.png").rename(folder / os.fsdecode(b"stra\xdfe.png"))
+    (folder / os.fsdecode(b"b\xff.png")).write_bytes(b"no picture")
+    assert run(folder) == 1
+    (entry,) = results(tmp_path)["images"]
+    assert os.fsencode(Path(entry["file"]).name) == b"stra\xdfe.png"
+    assert len(results(tmp_path)["failed"]) == 1
+
+
+def test_a_folder_that_cannot_be_read(
+    run: Run, write: Write, scene: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture, locked = write("a.png", scene), write("locked: folder/b.png", scene).parent
+    original = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path == locked:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return original(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert run(locked, picture) == 1
+    assert len(results(tmp_path)["images"]) == 1
+    assert results(tmp_path)["failed"] == [
+        {"file": str(locked), "error": f"{locked}: cannot be read (Permission denied)"}
+    ]
 
 
 def test_an_empty_folder_alone(run: Run, tmp_path: Path, capsys) -> None:
