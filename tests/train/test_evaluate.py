@@ -36,7 +36,7 @@ def test_a_checkpoint_and_its_export_have_the_same_metrics(tiny_run: Any, tmp_pa
     assert metrics(tiny_run, f"{STEP_2}-export-last.onnx", tmp_path) == from_checkpoint
     person, lane = from_checkpoint["det_person"], from_checkpoint["seg_lane"]
     assert set(person) == {"map", "map50", "per_class"}
-    assert set(person["per_class"]["person"]) == {"map", "map50"}
+    assert set(person["per_class"]["pedestrian"]) == {"map", "map50"}
     assert set(lane) == {"miou", "per_class"}
     assert 0 < lane["miou"] < 100
     values = [entry["miou"] for entry in lane["per_class"].values()]
@@ -77,7 +77,7 @@ def test_masks_out_of_range_are_refused(tiny_run: Any, tmp_path: Path) -> None:
 def test_what_the_network_was_not_shown_does_not_count(tiny_run: Any, tmp_path: Path) -> None:
     """A picture higher than the input's shape: rows at its top are cut off."""
     boxes = Boxes.of([(10, 0, 40, 60, 0, False), (100, 600, 160, 700, 0, False)])
-    writer = FolderWriter(tmp_path, {"det_person": ("person",)})
+    writer = FolderWriter(tmp_path, {"det_person": ("pedestrian",)})
     writer.add("0001", Sample(np.zeros((800, 512, 3), np.uint8), {"det_person": boxes}, {}))
     writer.close()
     config = load(tiny_run.config)
@@ -88,7 +88,7 @@ def test_what_the_network_was_not_shown_does_not_count(tiny_run: Any, tmp_path: 
         geometry = load_predictor(tiny_run.folder / f"{STEP_2}-export-last.onnx", config).geometry
 
         def __call__(self, picture: np.ndarray) -> Prediction:
-            found = Detection("det_person", "person", 0, 0.9, (100.0, 600.0, 160.0, 700.0))
+            found = Detection("det_person", "pedestrian", 0, 0.9, (100.0, 600.0, 160.0, 700.0))
             return Prediction((picture.shape[0], picture.shape[1]), (found,), {})
 
     assert evaluate(Finds(), config, data=tmp_path)["tasks"]["det_person"]["map50"] == pytest.approx(100.0)  # type: ignore[arg-type]
