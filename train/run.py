@@ -56,6 +56,11 @@ class Run:
         """What there is of the step: its last checkpoint, or the newest one while it is unfinished."""
         return load_checkpoint(self.last(step)) if self.last(step).is_file() else self.newest(step)
 
+    def sweep(self, step: int) -> None:
+        """Removes the halves of files that a kill within a write left behind."""
+        for path in self.folder.glob(f".{PREFIXES[step]}-*.part"):
+            path.unlink()
+
     def clear(self, step: int) -> None:
         """Removes the files of this step and of those after it, and what was built from them."""
         for path in list(self.folder.glob("*")):

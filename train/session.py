@@ -55,10 +55,11 @@ def train_step(request: Request) -> None:
     prepared = prepare(config, step, start=start, before=before)
     feed = Feed(config, step, pipeline_test=request.pipeline_test, seed=request.seed, fabric=fabric)
     plan = make_plan(config, step, pipeline_test=request.pipeline_test, pictures=feed.pictures, world=fabric.world_size)
-    if state == "fresh" and fabric.is_global_zero:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        run.clear(step)
-        write_atomically(run.folder / "config.json", (config.resolved() + "\n").encode())
+    if fabric.is_global_zero:
+        run.sweep(step)
+        if state == "fresh":
+            run.clear(step)
+            write_atomically(run.folder / "config.json", (config.resolved() + "\n").encode())
     reporter = Reporter(
         plan,
         0 if start is None else int(start.progress["iteration"]),

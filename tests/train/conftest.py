@@ -1,14 +1,16 @@
 """A run small enough for a test: the real code and configs, two tasks, 128x256 pixels, four iterations a step."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from train.train import main
-
+SCRIPT = "tools/quanti_training_2step_fusion_bn.sh"
 MULTITASK = """
 tasks = [det_person, seg_lane]
 pipeline_test = {"epochs": 2, "iterations_per_epoch": 2, "batch_size": 1, "pictures": 2}
@@ -30,7 +32,7 @@ data = {"train": [_scenes], "val": [_scenes]}
 
 @dataclass(frozen=True)
 class TinyRun:
-    """Config file and run folder of all three steps."""
+    """Config file and run folder of all steps."""
 
     config: Path
     folder: Path
@@ -54,11 +56,13 @@ def _tiny_config(repository: Path, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny_config: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    """Steps 0 to 2 of the tiny config, trained by the command's own main."""
+def tiny_run(
+    tiny_config: Callable[[Path], Path], repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> TinyRun:
+    """All steps of the tiny config, and the comparison, by the one command that a user types."""
     folder = tmp_path_factory.mktemp("tiny")
-    config = tiny_config(folder)
-    for step in range(3):
-        arguments = ["--config", str(config), "--step", str(step), "--pipeline-test", "--out", str(folder / "run")]
-        assert main(arguments) == 0
-    return TinyRun(config, folder / "run")
+    run = TinyRun(tiny_config(folder), folder / "run")
+    command = ["bash", SCRIPT, "--config", str(run.config), "--pipeline-test", "--out", str(run.folder)]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(command, cwd=repository, check=True, env={**os.environ, "PATH": path})
+    return run

@@ -89,8 +89,10 @@ def test_a_killed_run_resumes_to_the_same_bits(tiny_run: Any, tmp_path: Path, re
     assert (tmp_path / "with-bn-0001.params").exists()
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    (tmp_path / ".with-bn-0002.params.1234.part").write_bytes(b"what a kill within a write leaves")
     assert not (tmp_path / "with-bn-last-0000.params").exists()
     assert main(command(tiny_run.config, tmp_path, "--resume")) == 0
+    assert not list(tmp_path.glob(".*"))
     expected = load_checkpoint(tiny_run.folder / "with-bn-0002.params")
     found = load_checkpoint(tmp_path / "with-bn-0002.params")
     assert all(torch.equal(tensor, found.model[name]) for name, tensor in expected.model.items())

@@ -31,9 +31,10 @@ def metrics(run: Any, model: str, folder: Path, *more: str) -> dict[str, Any]:
     return found
 
 
-def test_a_checkpoint_and_its_export_have_the_same_metrics(tiny_run: Any, tmp_path: Path) -> None:
+def test_all_kinds_of_a_model_have_the_same_metrics(tiny_run: Any, tmp_path: Path) -> None:
     from_checkpoint = metrics(tiny_run, f"{STEP_2}-last-0000.params", tmp_path)
     assert metrics(tiny_run, f"{STEP_2}-export-last.onnx", tmp_path) == from_checkpoint
+    assert metrics(tiny_run, "int-inference-export-last.so", tmp_path) == from_checkpoint, "to the last digit"
     person, lane = from_checkpoint["det_person"], from_checkpoint["seg_lane"]
     assert set(person) == {"map", "map50", "per_class"}
     assert set(person["per_class"]["pedestrian"]) == {"map", "map50"}

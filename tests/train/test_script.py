@@ -7,13 +7,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 
-SCRIPT = "tools/quanti_training_2step_fusion_bn.sh"
+from tests.train.conftest import SCRIPT
+
 PREFIXES = ("with-bn", "fusion-bn-c1", "fusion-bn-c2")
 OF_EACH = (
     "init.params",
@@ -35,11 +36,8 @@ esac
 """
 
 
-def test_the_whole_pipeline(tiny_config: Callable[[Path], Path], tmp_path: Path, repository: Path) -> None:
-    run = tmp_path / "run"
-    command = ["bash", SCRIPT, "--config", str(tiny_config(tmp_path)), "--pipeline-test", "--out", str(run)]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(command, cwd=repository, check=True, env={**os.environ, "PATH": path})
+def test_the_whole_pipeline(tiny_run: Any, repository: Path) -> None:
+    run = tiny_run.folder
     expected = {f"{prefix}-{name}" for prefix in PREFIXES for name in OF_EACH}
     expected |= {f"int-inference-export-last{ending}" for ending in OF_STEP_3} | {"verify.txt", "verify.json"}
     assert expected <= {entry.name for entry in run.iterdir()}
@@ -50,7 +48,7 @@ def test_the_whole_pipeline(tiny_config: Callable[[Path], Path], tmp_path: Path,
     assert "0 mismatches on 3 pictures" in (run / "verify.txt").read_text()
     pair = [run / f"int-inference-export-last{ending}" for ending in OF_STEP_3[:2]]
     before = [file.read_bytes() for file in pair]
-    build = [sys.executable, "-m", "compile.build", "--config", command[3], "--out", str(run)]
+    build = [sys.executable, "-m", "compile.build", "--config", str(tiny_run.config), "--out", str(run)]
     subprocess.run(build, cwd=repository, check=True)
     assert [file.read_bytes() for file in pair] == before, "a second process builds the same bytes"
 
