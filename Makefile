@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 RUN := runs/demo
+TWO := --numprocesses 2 --dist loadfile  # two processes; the tests of a file, which share what they build, stay together
 CONFIG := configs/4pe_resize/multitask.py
 
 .PHONY: setup demo test parity lint
@@ -28,7 +29,7 @@ lint: setup
 	$(BIN)/mypy
 
 test: setup lint
-	$(BIN)/python -m pytest -m "not matrix"
+	$(BIN)/python -m pytest $(TWO) -m "not matrix"
 
 parity: setup
-	$(BIN)/python -m pytest tests/parity
+	$(BIN)/python -m pytest $(TWO) tests/parity

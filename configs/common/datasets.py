@@ -7,10 +7,4 @@ SCENES = {
     "train": [{"kind": "scenes", "seed": 1_000_000, "count": 2400}],
     "val": [{"kind": "scenes", "seed": 2_000_000, "count": 60}],
 }
-AUGMENTATION = {
-    "flip_probability": 0.5,
-    "scale": (0.8, 1.1),  # deployed, pictures are shown up to a fifth smaller than min_max_pairs makes them
-    "brightness": 0.2,
-    "contrast": 0.2,
-    "saturation": 0.2,
-}
+AUGMENTATION = {"flip_probability": 0.5, "brightness": 0.2, "contrast": 0.2, "saturation": 0.2}
