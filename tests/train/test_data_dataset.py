@@ -54,6 +54,13 @@ def test_a_batch_serves_all_tasks(shipped: Config) -> None:
     assert torch.equal(images * 128 + 128, batch.pictures.float())
 
 
+def test_a_loop_over_scenes_ends() -> None:
+    source = open_source(SCENES)
+    assert len(list(source)) == len(source) == 6
+    with pytest.raises(IndexError):
+        source[-1]
+
+
 def test_only_the_labels_of_the_group_are_kept(shipped: Config) -> None:
     dataset = TaskDataset(with_data(shipped, SCENES), ("seg_lane",), split="val")
     sample = dataset[2, 0]

@@ -71,6 +71,8 @@ class SceneSource:
         return self._count
 
     def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self._count:
+            raise IndexError(index)  # ends a loop over the source, too
         return render_sample(self._seed + index, self._sizes[index % len(self._sizes)])
 
 
