@@ -2,7 +2,9 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 RUN := runs/demo
-TWO := --numprocesses 2 --dist loadfile  # two processes; the tests of a file, which share what they build, stay together
+# Two processes of one thread each: threads that wait for each other cost more than they bring where something else runs,
+# too. The tests of a file, which share what they build, stay together.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 CONFIG := configs/4pe_resize/multitask.py
 
 .PHONY: setup demo test parity lint
@@ -29,7 +31,7 @@ lint: setup
 	$(BIN)/mypy
 
 test: setup lint
-	$(BIN)/python -m pytest $(TWO) -m "not matrix"
+	$(PYTEST) -m "not matrix"
 
 parity: setup
-	$(BIN)/python -m pytest $(TWO) tests/parity
+	$(PYTEST) tests/parity

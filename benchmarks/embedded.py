@@ -183,6 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for model, file in MODELS.items():
         print(f"{model}: {file} on {UNSEEN.count} unseen scenes", flush=True)
         results[model] = evaluate(load_predictor(run / file, config), config, progress=True)
+    print("trivial predictor", flush=True)
     baseline = trivial(config)
     if options.json:
         options.json.write_text(

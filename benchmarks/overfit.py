@@ -50,6 +50,7 @@ def overfit_config(task_name: str, epochs: int) -> Config:
             "augmentation": Augmentation(flip_probability=0.0),
             "geometries": (Geometry(name="overfit", source_hw=HW, pyramid_hw=HW, height=HW[0], width=HW[1]),),
             "load_threads": 1,
+            "threads": 1,  # on pictures as small as these a second one waits more than it works
         }
     )
     changes = {"epochs": epochs, "batch_size": SCENES, "learning_rate": 2e-3}

@@ -20,6 +20,7 @@ UTILS = """
 crop_hw = (128, 256)
 resize_hw = (128, 256)
 load_threads = 1
+threads = 1
 geometries = [
     {"name": "tiny", "source_hw": (256, 512), "pyramid_hw": (128, 256), "height": 128, "width": 256},
 ]

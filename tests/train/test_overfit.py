@@ -12,7 +12,7 @@ PATIENCE = 900  # seconds
 
 @pytest.mark.parametrize("task", ["det_rear", "seg_lane"])
 def test_four_scenes_are_learnt_by_heart(repository: Path, task: str) -> None:
-    """In a process of its own: training within one that has run other engines took 30 times as long."""
+    """By the command that a user types."""
     command = [sys.executable, "benchmarks/overfit.py", "--task", task, "--epochs", str(EPOCHS)]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stdout[-500:] + done.stderr[-500:]
