@@ -18,6 +18,6 @@ def anchors(
 
 
 LOSS = {"kind": "anchor_focal", "positive_iou": 0.5, "negative_iou": 0.4, "alpha": 0.25, "gamma": 2.0}
-# A low threshold, for metrics want the doubtful boxes, too; runtime.infer and train.predict show those from 0.3 up. NMS at
-# half an overlap (128 of 256): at the 0.7 of other detectors our neighbouring anchors leave one object several boxes.
+# A low threshold, for metrics want the doubtful boxes, too; runtime.infer and train.predict show those from 0.3 up.
+# NMS at half an overlap (128 of 256): at 0.7 neighbouring anchors leave one object several boxes.
 POST_PROCESSING = {"score_threshold": 0.05, "nms_threshold": 128, "nms_margin": -1, "nms_output_bbox_num": 100}
