@@ -32,7 +32,7 @@ HW = (256, 448)
 SCENES = 4
 SEED = 4_000_000
 BATCHES_PER_EPOCH = 20
-EPOCHS = 20
+EPOCHS = 40
 
 
 def overfit_config(task_name: str, epochs: int) -> Config:
