@@ -74,8 +74,9 @@ class PixelClassHead(nn.Module):
     def __init__(self, config: PixelHead, classes: int, channels_in: Mapping[int, int], group_base: int) -> None:
         super().__init__()
         self.stride = config.stride
+        # no ReLU: where one leaves all features of a rare class at 0, nothing pulls them back, and it is never learnt
         self.features = SeparableGroupConv(
-            channels_in[config.stride], config.channels, group_base=group_base, relu=True
+            channels_in[config.stride], config.channels, group_base=group_base, relu=False
         )
         self.logits = _last(config.channels, classes, bias=0.0)
         self.quantizer = ActivationQuantizer()
