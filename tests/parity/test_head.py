@@ -59,7 +59,7 @@ def test_suppression_has_work_to_do(heads: Trial, task: str) -> None:
 
 
 def test_class_maps_hold_ties(heads: Trial) -> None:
-    logits = heads.results[0][NUMPY]["seg_default.logits.conv"]
+    logits = np.stack([result[NUMPY]["seg_default.logits.conv"] for result in heads.results])
     ordered = np.sort(logits, axis=-1)
     assert (ordered[..., -1] == ordered[..., -2]).sum() > 10
     assert len(np.unique(arith.channel_argmax(logits))) > 2
