@@ -24,10 +24,10 @@ from compile.onnx_writer import to_onnx
 from compile.passes.fold_batch_norm import FoldBatchNorm, batch_norm_names
 from compile.passes.place_activation_scales import tensors_without_scale
 from compile.pipeline import folding_passes, phase_folder, run_passes, scale_passes
-from compile.witness import open_session
+from compile.witness import float_image, open_session
 from configs import Config
 from configs.fusion import absorbing_steps
-from quant.arith import INPUT_SHIFT, INT8_MAX, INT8_MIN, quantize_pixels
+from quant.arith import INT8_MAX, INT8_MIN
 from quant.params import ACTIVATION_SHIFT_MAX, ACTIVATION_SHIFT_MIN
 from runtime.errors import ImageError
 from runtime.files import write_atomically
@@ -75,8 +75,7 @@ def activation_shifts(config: Config, folded: ImportedModel, images: Path | None
     errors = {groups.get(name, name): np.zeros(len(SHIFTS)) for name in wanted}
     session = session_with(to_onnx(folded.module, folded.parameters, folded.output_names), wanted)
     for picture in pictures(config, images, console):
-        image = np.ldexp(quantize_pixels(picture).astype(np.float32), -INPUT_SHIFT).transpose(0, 3, 1, 2)
-        for name, value in zip(wanted, session.run(wanted, {"image": np.ascontiguousarray(image)}), strict=True):
+        for name, value in zip(wanted, session.run(wanted, {"image": float_image(picture)}), strict=True):
             errors[groups.get(name, name)] += squared_errors(value)
     for group, error in errors.items():
         if not np.isfinite(error).all():

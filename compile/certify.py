@@ -80,11 +80,16 @@ def accumulator_shifts(call: LayerCall, parameters: Parameters) -> list[int]:
     """Shifts of what a layer requantizes: per output channel, per input of a concat, or one."""
     layer = call.layer
     if isinstance(layer, ConvLayer):
-        grids = [int(shift) + layer.in_shift for shift in parameters[call.arguments[3].name]]
+        grids = convolution_grids(call, layer, parameters)
         return grids if layer.residual_shift is None else [max(grid, layer.residual_shift) for grid in grids]
     if isinstance(layer, AddLayer):
         return [max(layer.a_shift, layer.b_shift)]
     return list(layer.in_shifts) if isinstance(layer, ConcatLayer) else [layer.sum_shift]  # type: ignore[union-attr]
+
+
+def convolution_grids(call: LayerCall, layer: ConvLayer, parameters: Parameters) -> list[int]:
+    """Shift of a convolution's accumulator per output channel, before a residual meets it."""
+    return [int(shift) + layer.in_shift for shift in parameters[call.arguments[3].name]]
 
 
 def largest_output(call: LayerCall, largest: dict[relax.Var, int]) -> int:
@@ -100,8 +105,7 @@ def alignment_shifts(call: LayerCall, parameters: Parameters) -> list[int]:
     if isinstance(layer, AddLayer):
         return [abs(layer.a_shift - layer.b_shift)]
     if isinstance(layer, ConvLayer) and layer.residual_shift is not None:
-        grids = [int(shift) + layer.in_shift for shift in parameters[call.arguments[3].name]]
-        return [abs(grid - layer.residual_shift) for grid in grids]
+        return [abs(grid - layer.residual_shift) for grid in convolution_grids(call, layer, parameters)]
     return [0]
 
 

@@ -51,10 +51,15 @@ class Witness:
 
         The ONNX has them NCHW; here they are turned to NHWC.
         """
-        image = np.ldexp(quantize_pixels(picture).astype(np.float32), -INPUT_SHIFT).transpose(0, 3, 1, 2)
         names = [output.name for output in self._session.get_outputs()]
-        values = self._session.run(names, {"image": np.ascontiguousarray(image)})
+        values = self._session.run(names, {"image": float_image(picture)})
         return {name: value.transpose(0, 2, 3, 1) for name, value in zip(names, values, strict=True)}
+
+
+def float_image(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """A network input uint8 (1, H, W, 3) as the ONNX takes it: float32 (1, 3, H, W) on the input's grid."""
+    image = np.ldexp(quantize_pixels(picture).astype(np.float32), -INPUT_SHIFT)
+    return np.ascontiguousarray(image.transpose(0, 3, 1, 2))
 
 
 def open_session(model: onnx.ModelProto, options: ort.SessionOptions, *, where: str) -> ort.InferenceSession:

@@ -207,10 +207,7 @@ def test_a_step_2_that_cannot_be_built_is_explained(
 def test_another_config_is_refused(
     copy: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, addition: str, message: str
 ) -> None:
-    folder = Path(shutil.copytree(copy.config.parent, tmp_path / "other"))
-    with (folder / file).open("a") as config:
-        config.write(f"\n{addition}\n")
-    assert main(Run(folder / "multitask.py", copy.folder, copy.pictures).build_arguments()) == 2
+    assert main(copy.with_config(tmp_path / "other", file, addition).build_arguments()) == 2
     refused(capsys, message)
 
 

@@ -125,10 +125,7 @@ ANCHORS = 'head = {**head, "anchors": [[(14.0, 20.5), (30.0, 25.0)]] * 2}'
 def test_another_config(
     built: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, addition: str, message: str
 ) -> None:
-    folder = Path(shutil.copytree(built.config.parent, tmp_path / "other"))
-    with (folder / file).open("a") as config:
-        config.write(f"\n{addition}\n")
-    assert main(Run(folder / "multitask.py", built.folder, built.pictures).verify_arguments()) == 2
+    assert main(built.with_config(tmp_path / "other", file, addition).verify_arguments()) == 2
     refused(capsys, message)
 
 

@@ -117,6 +117,13 @@ class Run:
     def verify_arguments(self, *more: str) -> list[str]:
         return [*self.build_arguments(), "--images", str(self.pictures), *more]
 
+    def with_config(self, folder: Path, file: str, addition: str) -> "Run":
+        """The same run under a copy of its config in `folder`, with lines added to one of its files."""
+        copy = Path(shutil.copytree(self.config.parent, folder))
+        with (copy / file).open("a") as config:
+            config.write(f"\n{addition}\n")
+        return Run(copy / self.config.name, self.folder, self.pictures)
+
     def outputs(self, picture: np.ndarray, im_hw: tuple[int, int] = HW) -> dict[str, np.ndarray]:
         """What the `.so` returns."""
         return CompiledEngine(self.file(".so")).run(picture, im_hw)
