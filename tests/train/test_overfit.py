@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-EPOCHS = 14  # are enough for these two
+EPOCHS = 14  # enough for these two
 PATIENCE = 900  # seconds
 
 
