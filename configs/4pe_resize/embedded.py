@@ -13,7 +13,7 @@ common = small_crops
 solver = [
     {
         "mode": "kFloatTraining",
-        "epochs": 4,
+        "epochs": 3,
         "batch_size": 8,
         "learning_rate": 3e-3,
         "warmup_fraction": 0.05,
