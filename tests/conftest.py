@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import train  # noqa: F401  # before torch, which reads then how long its threads may spin
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
