@@ -23,7 +23,7 @@ import numpy as np
 from configs import Config, load
 from configs.schema import IGNORE_LABEL
 from configs.task import SceneSource, TaskData
-from runtime.bench import processor_name
+from runtime.processor import processor_name
 from train.data.dataset import open_source
 from train.engines import load_predictor
 from train.evaluate import evaluate

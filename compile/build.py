@@ -12,13 +12,14 @@ from tvm import relax
 from tvm.support import cc
 
 from compile.calibrate import calibrated_model
-from compile.certify import certify, layer_calls
+from compile.certify import certify
 from compile.errors import CompileError
 from compile.files import Parameters, load_pair, pair_of, parameter_digests, save_pair
 from compile.importer import import_onnx, read_onnx
+from compile.kernel_plan import kernel_calls
 from compile.package import ModelCard, card_of, with_card
 from compile.pipeline import compile_module, to_integer_module
-from compile.targets import NAMES, describe_target, llvm_target
+from compile.targets import NAMES, Target, find_target
 from configs import Config, ConfigError, load
 from quant.certificate import LayerBound
 from quant.errors import QuantError
@@ -65,7 +66,16 @@ def check_input_size(module: tvm.IRModule, geometry: dict[str, Any], path: Path)
         )
 
 
-def build_library(run: Path, target_name: str, dump: Path | None, console: Console) -> Manifest:
+def build_objects(run: Path, target: Target, dump: Path | None) -> Path:
+    """The pair of step 3 -> a `.tar` of object files for another kind of machine, to be linked there."""
+    module, parameters = load_pair(run / STEP_3)
+    certify(module, parameters)
+    objects = run / f"{STEP_3}-{target.name}.tar"
+    compile_module(module, parameters, target, dump).export_library(str(objects))
+    return objects
+
+
+def build_library(run: Path, target: Target, dump: Path | None, console: Console) -> Manifest:
     """The pair of step 3, and nothing else -> `.so` and `.json`."""
     prefix = run / STEP_3
     symbol, params = pair_of(prefix)
@@ -74,14 +84,13 @@ def build_library(run: Path, target_name: str, dump: Path | None, console: Conso
     bounds = certify(module, parameters)
     report_certificate(bounds, console)
     report_changed_parameters(card, parameters, params, console)
-    target = describe_target(target_name)
-    executable = compile_module(module, parameters, llvm_target(target), dump)
+    executable = compile_module(module, parameters, target, dump)
     library = run / f"{STEP_3}.so"
     export_library(executable, library)
     manifest = Manifest.from_json(
         {
             **description(module, card, bounds),
-            "target": target,
+            "target": target.to_json(),
             "library_sha256": file_sha256(library),
             "sources": {**card.source, symbol.name: file_sha256(symbol), params.name: file_sha256(params)},
         },
@@ -106,18 +115,16 @@ def description(module: tvm.IRModule, card: ModelCard, bounds: list[LayerBound])
 
 def describe_layers(module: tvm.IRModule, card: ModelCard) -> list[dict[str, Any]]:
     """The layers in the order of their kernel calls, each with the tensor of step 2 that it must equal."""
-    layers = []
-    for call in layer_calls(module):
-        layers.append(
-            {
-                "name": call.name,
-                "kind": call.layer.kind,
-                "function": call.function,
-                "shift": getattr(call.layer, "out_shift", None),
-                "tensor": card.tensor_of_layer.get(call.name),
-            }
-        )
-    return layers
+    return [
+        {
+            **call.to_json(),
+            "kind": call.layer.layer.kind,
+            "shift": getattr(call.layer.layer, "out_shift", None),
+            "macs": getattr(call.kernel, "macs", 0),
+            "tensor": card.tensor_of_layer.get(call.layer.name),
+        }
+        for call in kernel_calls(module)
+    ]
 
 
 def report_certificate(bounds: list[LayerBound], console: Console) -> None:
@@ -172,8 +179,9 @@ def build(options: argparse.Namespace, console: Console) -> None:
     """What the command does; all that can be refused without work is refused before any."""
     config = load(options.config)
     run: Path = options.out
-    find_compiler()
-    describe_target(options.target)
+    target = find_target(options.target)
+    if not target.is_foreign:
+        find_compiler()
     if options.source != "int-inference":
         step_2 = step_2_path(run, options.source)
         if options.source != "fusion-bn-c2":
@@ -182,7 +190,11 @@ def build(options: argparse.Namespace, console: Console) -> None:
         console.print(f"step 2: {step_2}")
         build_integer_module(config, run, step_2, options.dump)
         console.print(f"wrote {' and '.join(str(path) for path in pair_of(run / STEP_3))}")
-    manifest = build_library(run, options.target, options.dump, console)
+    if target.is_foreign:
+        objects = build_objects(run, target, options.dump)
+        console.print(f"wrote {objects}: objects for {target.mcpu}, to be linked there with `g++ -shared`")
+        return
+    manifest = build_library(run, target, options.dump, console)
     console.print(
         f"wrote {run / STEP_3}.so and .json: {len(manifest.layers)} layers for {manifest.target['mcpu']}, "
         f"{(run / f'{STEP_3}.so').stat().st_size / 1e6:.1f} MB"

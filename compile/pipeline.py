@@ -15,6 +15,8 @@ from tvm.ir.instrument import DumpIR
 from compile.errors import CompileError
 from compile.files import Parameters
 from compile.importer import ImportedModel
+from compile.kernels.instructions import Instructions
+from compile.passes.add_peak import AddPeak
 from compile.passes.add_post_processing import AddPostProcessing, Description
 from compile.passes.fold_batch_norm import FoldBatchNorm
 from compile.passes.lower_layers import LowerLayers
@@ -22,6 +24,7 @@ from compile.passes.merge_tasks import MergeTasks
 from compile.passes.place_activation_scales import PlaceActivationScales
 from compile.passes.place_weight_scales import PlaceWeightScales
 from compile.passes.to_integer import ToInteger
+from compile.targets import Target
 
 
 @tvm.ir.instrument.pass_instrument
@@ -87,12 +90,13 @@ def integer_passes(
     ]
 
 
-def lowering_passes(parameters: Parameters) -> list[tvm.ir.transform.Pass]:
-    """LOWERING: weights become constants, layers kernels; the rest is TVM's way down to its virtual machine."""
+def lowering_passes(parameters: Parameters, cpu: Instructions) -> list[tvm.ir.transform.Pass]:
+    """LOWERING: layers become kernels, weights constants; the rest is TVM's way down to its virtual machine."""
     tensors = {name: tvm.runtime.tensor(value) for name, value in parameters.items()}
     return [
-        relax.transform.BindParams("main", tensors),
-        LowerLayers(),  # packs weights, so after they are constants
+        LowerLayers(parameters, cpu),
+        AddPeak(cpu),
+        relax.transform.BindParams("main", tensors),  # what no kernel has taken as a constant of its own
         relax.transform.ToNonDataflow(),
         relax.transform.RemovePurityChecking(),
         relax.transform.CallTIRRewrite(),
@@ -120,11 +124,11 @@ def to_integer_module(
 
 
 def compile_module(
-    module: tvm.IRModule, parameters: Parameters, target: tvm.target.Target, dump: Path | None = None
+    module: tvm.IRModule, parameters: Parameters, target: Target, dump: Path | None = None
 ) -> relax.VMExecutable:
     """Integer module and weights -> code.
 
     The lowering passes run here, so that the code generator sees their result only.
     """
-    lowered = run_passes(module, lowering_passes(parameters), phase_folder(dump, "4-lowering"))
-    return relax.build(lowered, target, relax_pipeline=tvm.transform.Sequential([]))
+    lowered = run_passes(module, lowering_passes(parameters, target.instructions), phase_folder(dump, "4-lowering"))
+    return relax.build(lowered, target.llvm(), relax_pipeline=tvm.transform.Sequential([]))

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from compile.errors import CompileError
+from compile.storage import Storage
 
 
 class LayerRecorder:
@@ -38,11 +38,12 @@ class LayerRecorder:
 
     def _on_call(self, _function: Any, name: str, before: bool, _result: Any, *arguments: Any) -> int:
         if not before and name in self._functions:
-            layer = self._layers[self._next] if self._next < len(self._layers) else {"function": "none"}
+            expected = self._next < len(self._layers)
+            layer: Mapping[str, Any] = self._layers[self._next] if expected else {"function": "none"}
             if layer["function"] != name:
                 self._problem = self._problem or f"call {self._next} is {name}, the module says {layer['function']}"
             else:
-                self.values[layer["name"]] = np.array(arguments[-1].numpy())
+                self.values[layer["name"]] = Storage(**layer["storage"]).values(arguments[-1].numpy())
             self._next += 1
         return 0
 

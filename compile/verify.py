@@ -63,6 +63,7 @@ class Verifier:
         self.levels = [Witness(step_2, level=level, threads=threads) for level in LEVELS if level != "all"]
         self.comparison = Comparison()
         self.seconds: dict[str, list[float]] = {"step 2": [], "step 3": []}
+        self.threads = threads
 
     def compare(self, picture: NDArray[np.uint8], im_hw: tuple[int, int]) -> None:
         """One network input, uint8 (1, H, W, 3), of which `im_hw` is no padding."""
@@ -222,7 +223,9 @@ def report(verifier: Verifier, console: Console) -> dict[str, Any]:
     milliseconds = {side: float(np.median(times) * 1e3) for side, times in verifier.seconds.items() if times}
     console.print(table_of(comparison))
     for side, value in milliseconds.items():
-        console.print(f"{side}: {value:.1f} ms a picture (median of {comparison.pictures}, one thread, batch 1)")
+        console.print(
+            f"{side}: {value:.1f} ms a picture (median of {comparison.pictures}, threads: {verifier.threads}, batch 1)"
+        )
     console.print(f"step 2's witness: {NOTE}; its outputs compared at all optimization levels on the first picture")
     for problem in comparison.problems:
         console.print(f"problem: {problem}")
@@ -238,6 +241,7 @@ def report(verifier: Verifier, console: Console) -> dict[str, Any]:
         "layers": {"compared": len(comparison.layers), "differing": comparison.differing_layers},
         "problems": comparison.problems,
         "milliseconds": milliseconds,
+        "threads": verifier.threads,
         "witness": NOTE,
         "target": dict(verifier.engine.manifest.target),
     }
@@ -256,7 +260,7 @@ def verify(options: argparse.Namespace, console: Console) -> bool:
             or f"{options.images}: no pictures; give a folder of JPEG or PNG files"
         )
     sources = check_sources(options.out, manifest, step_2)
-    verifier = Verifier(library, step_2, config.deployment()["tasks"], sources.layers, threads=1)
+    verifier = Verifier(library, step_2, config.deployment()["tasks"], sources.layers, options.threads)
     verifier.comparison.problems += sources.problems
     network_inputs(paths, verifier, console)
     if not verifier.comparison.pictures:
@@ -275,6 +279,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--out", type=Path, required=True, metavar="RUN", help="the folder with step 2's ONNX and the .so"
     )
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="pictures to compare on")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of both sides (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here, too")
     options = parser.parse_args(arguments)
     try:

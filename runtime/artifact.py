@@ -24,7 +24,7 @@ from runtime.schema import (
     read_task,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ELF_MAGIC = b"\x7fELF"
 REBUILD = "build the model again with `python -m compile.build`"
 
@@ -34,7 +34,8 @@ class Manifest:
     """All that is needed to run a compiled model and to show what it found.
 
     `layers` has one entry per layer of the integer graph, in order: `name` (the unit's dotted name), `shift` (of its
-    int8 output), `function` (the kernel called for it), and what else `compile.verify` needs. `certificate` holds the
+    int8 output), `function` (the kernel called for it), `storage` (how its result lies in memory), `macs` (its
+    multiply-adds) and what else `compile.verify` needs. `certificate` holds the
     bounds per layer, `target` what the code was generated for. `library_sha256` is the hash of the `.so`, `sources`
     maps the names of the files that the build read to their sha256.
     """

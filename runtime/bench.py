@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -14,9 +13,12 @@ from runtime.engine import CompiledEngine
 from runtime.errors import RuntimeRoomError
 from runtime.geometry import Placement
 from runtime.image import Picture, read_picture
+from runtime.layer_times import LayerTime, layer_times
+from runtime.processor import processor_name
 from runtime.schema import InputGeometry
 from runtime.timing import Progress, Statistics, statistics_table
 
+LAYER_RUNS = 30
 DESCRIPTION = """Time a compiled model on one picture, from network input in memory to all outputs in memory: every head
 map, boxes and masks. The time depends on the picture a little (more boxes, more work)."""
 
@@ -33,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--threads", type=_positive, default=1, metavar="N", help="threads that kernels may use (default 1)"
     )
+    parser.add_argument("--layers", action="store_true", help="the time of every layer, too, and its share of the peak")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the noise (default 0)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args(arguments)
@@ -40,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         engine = CompiledEngine(options.model, options.threads)
         picture, im_hw = _network_input(engine.manifest.input, options.image, options.seed)
         statistics = measure(engine, picture, im_hw, options.warmup, options.count)
+        layers = layer_times(engine, picture, im_hw, LAYER_RUNS) if options.layers else []
     except (RuntimeRoomError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -47,12 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     report = _report(engine, statistics, options)
+    if options.layers:
+        report["layers"] = [layer.to_json() for layer in layers]
     if options.json:
         print(json.dumps(report, indent=1))
     else:
         print(f"{options.model}: {report['input']} on {report['processor']}, threads: {options.threads}, batch: 1")
         print(statistics_table({"run": statistics}))
         print(f"{report['throughput']:.1f} pictures a second")
+        if layers:
+            print(layer_table(layers))
     return 0
 
 
@@ -69,6 +77,16 @@ def measure(engine: CompiledEngine, picture: Picture, im_hw: tuple[int, int], wa
         seconds.append(time.perf_counter() - start)
     progress.clear()
     return Statistics.of(seconds)
+
+
+def layer_table(layers: Sequence[LayerTime]) -> str:
+    """The layers in the order of execution, best times."""
+    lines = [f"{'ms':>9}{'GMAC/s':>9}{'% of peak':>11}  layer ({layers[0].peak / 1e9:.0f} GMAC/s are the peak)"]
+    for entry in layers:
+        row = entry.to_json()
+        rate = f"{row['gmacs']:>9.1f}{row['peak_share']:>11.1f}" if entry.macs else " " * 20
+        lines.append(f"{row['milliseconds']:>9.4f}{rate}  {entry.name}")
+    return "\n".join(lines)
 
 
 def _network_input(geometry: InputGeometry, image: str | None, seed: int) -> tuple[Picture, tuple[int, int]]:
@@ -95,18 +113,6 @@ def _report(engine: CompiledEngine, statistics: Statistics, options: argparse.Na
         "milliseconds": statistics.to_json(),
         "throughput": round(1000 / statistics.mean, 2),
     }
-
-
-def processor_name() -> str:
-    """The processor's name as Linux tells it, else what Python knows."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _positive(text: str) -> int:

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from runtime.artifact import Manifest, load_artifact
 from runtime.errors import ArtifactError, UsageError
 from runtime.image import Picture
+from runtime.processor import missing_flags, processor_name
 
 Outputs = dict[str, npt.NDArray[Any]]
 _loaded: set[Path] = set()
@@ -44,6 +46,7 @@ class CompiledEngine:
 
     def __init__(self, library: str | os.PathLike[str], threads: int | None = None) -> None:
         self.manifest: Manifest = load_artifact(library)
+        _check_processor(library, self.manifest)
         self._tvm = load_tvm()
         if threads is not None:
             set_threads(threads)
@@ -88,6 +91,23 @@ class CompiledEngine:
                 "and they do not fit; build the model again with `python -m compile.build`"
             )
         self._checked = True
+
+
+def _check_processor(library: str | os.PathLike[str], manifest: Manifest) -> None:
+    """ArtifactError where this machine cannot run the code: it would be killed without a word."""
+    target = manifest.target
+    machine = target.get("machine", platform.machine())
+    if machine != platform.machine():
+        raise ArtifactError(
+            f"{library}: built for {machine}, this machine is {platform.machine()}; build it for this one"
+        )
+    missing = missing_flags(target.get("flags", ()))
+    if missing:
+        raise ArtifactError(
+            f"{library}: built for {target.get('mcpu')}, this processor, {processor_name()}, lacks "
+            f"{', '.join(missing)}; "
+            "build it here, or with `--target avx2` or `--target plain`"
+        )
 
 
 @contextmanager
@@ -141,6 +161,8 @@ def set_threads(threads: int) -> None:
     if threads < 1:
         raise UsageError(f"the number of threads must be at least 1, is {threads}")
     tvm = load_tvm()
+    # TVM starts its threads on their first use, one for every second processor: it takes the others for hyper-threads
+    os.environ["TVM_NUM_THREADS"] = str(max(threads, os.cpu_count() or 1))
     big_cores = 1
     tvm.get_global_func("runtime.config_threadpool")(big_cores, threads)
 

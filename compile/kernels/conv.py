@@ -1,118 +1,124 @@
-"""One generator for all convolutions: one loop nest of plain int32 arithmetic, from the products to saturation.
+"""One generator for all convolutions: sums in registers, dot products of four bytes, everything else in the store.
 
-    for each row, each tile of TILE pixels:
-        for each block of BLOCK output channels:  accumulators[TILE][BLOCK] += input (broadcast) * weights (a vector)
-        for each pixel, each channel:             the epilogue, integer_ops' formulas on one value
+    for each row, each tile of pixels, each block of 16 output channels:
+        sums[tile][16] = bias
+        for each kernel row, run and step of the window:    sums += four bytes (broadcast) · weights, for each pixel
+        for each pixel:                                     residual, ReLU, requantization, store
 
-Weights come packed so that a block is contiguous: (groups * blocks, K, K, channels in per group, BLOCK), zeros where a
-group's channels do not fill its last block. The input is copied once into a scratch with its border of zeros, so that
-the inner loops test no bounds.
+The last tile of a row overlaps the one before it, so any width goes. compile/kernels/packing.py says what a window is,
+compile/kernels/requantize.py how sums become bytes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from tvm import te, tirx
-from tvm.s_tir import Schedule
+from tvm import tirx
+from tvm.tirx.script.builder import ir as T  # noqa: N812  # the name that TVM's own texts use
 
-from compile.kernels.epilogue import requantized
-from compile.layers import ConvLayer
+from compile.kernels.builder import build_kernel, flat
+from compile.kernels.instructions import STEP, Instructions
+from compile.kernels.memory import Index, Layout, four_bytes, load, store, write_border
+from compile.kernels.packing import BLOCK, Window
+from compile.kernels.requantize import Requantize
 
-BLOCK = 16  # output channels computed together
-TILE = 6  # pixels computed together: about TILE * BLOCK / 8 vector registers hold the accumulators on 256 bits
+WRITTEN_OUT = 40  # steps of a window of several pixels, up to which the code holds each of them
 
 
 @dataclass(frozen=True)
-class ConvShape:
-    """The sizes that a kernel depends on besides the layer's settings."""
+class ConvKernel:
+    """All that a convolution's code depends on. `residual` lies in its own storage, in the shape of the output."""
 
-    height: int
-    width: int
-    channels_in: int
-    channels_out: int
-    kernel: int
+    window: Window
+    source: Layout
+    target: Layout
+    requantize: Requantize
+    residual: Layout | None = None
 
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of the layer itself, without those on padding channels."""
+        _, height, width, channels = self.target.shape
+        return height * width * channels * self.window.kernel**2 * self.window.channels_in // self.window.groups
 
-def pack_weight(weight: np.ndarray, groups: int) -> np.ndarray:
-    """int8 OHWI -> int8 (groups * blocks, K, K, I, BLOCK), padded with channels of zeros."""
-    channels_out, kernel, _, channels_in = weight.shape
-    per_group = channels_out // groups
-    blocks = -(-per_group // BLOCK)
-    padded = np.zeros((groups, blocks * BLOCK, kernel, kernel, channels_in), np.int8)
-    padded[:, :per_group] = weight.reshape(groups, per_group, kernel, kernel, channels_in)
-    packed = padded.reshape(groups * blocks, BLOCK, kernel, kernel, channels_in)
-    return np.ascontiguousarray(packed.transpose(0, 2, 3, 4, 1))
-
-
-def conv_kernel(layer: ConvLayer, shape: ConvShape) -> tirx.PrimFunc:
-    """PrimFunc (x, packed weight, bias, weight_shift[, residual], out).
-
-    Activations are int8 NHWC, bias and weight_shift int32 (O,).
-    """
-    padding, stride, kernel = layer.padding, layer.stride, shape.kernel
-    out_height = (shape.height + 2 * padding - kernel) // stride + 1
-    out_width = (shape.width + 2 * padding - kernel) // stride + 1
-    in_per_group, out_per_group = shape.channels_in // layer.groups, shape.channels_out // layer.groups
-    blocks = -(-out_per_group // BLOCK)
-
-    x = te.placeholder((1, shape.height, shape.width, shape.channels_in), "int8", "x")
-    weight = te.placeholder((layer.groups * blocks, kernel, kernel, in_per_group, BLOCK), "int8", "weight")
-    bias = te.placeholder((shape.channels_out,), "int32", "bias")
-    weight_shift = te.placeholder((shape.channels_out,), "int32", "weight_shift")
-    out_shape = (1, out_height, out_width, shape.channels_out)
-    residual = te.placeholder(out_shape, "int8", "residual")
-
-    def padded_value(row: tirx.Expr, column: tirx.Expr, channel: tirx.Expr) -> tirx.Expr:
-        y, z = row - padding, column - padding
-        inside = tirx.all(y >= 0, y < shape.height, z >= 0, z < shape.width)
-        return tirx.if_then_else(inside, x[0, y, z, channel], tirx.const(0, "int8"))
-
-    padded = te.compute(
-        (shape.height + 2 * padding, shape.width + 2 * padding, shape.channels_in), padded_value, name="padded"
-    )
-    rows, columns = te.reduce_axis((0, kernel), "rows"), te.reduce_axis((0, kernel), "columns")
-    channel_in = te.reduce_axis((0, in_per_group), "channel_in")
-
-    def product(y: tirx.Expr, z: tirx.Expr, block: tirx.Expr, lane: tirx.Expr) -> tirx.Expr:
-        value = padded[y * stride + rows, z * stride + columns, (block // blocks) * in_per_group + channel_in]
-        factor = weight[block, rows, columns, channel_in, lane]
-        return te.sum(value.astype("int32") * factor.astype("int32"), axis=[rows, columns, channel_in])
-
-    accumulator = te.compute((out_height, out_width, layer.groups * blocks, BLOCK), product, name="accumulator")
-
-    def epilogue(_: tirx.Expr, y: tirx.Expr, z: tirx.Expr, channel: tirx.Expr) -> tirx.Expr:
-        group, member = channel // out_per_group, channel % out_per_group
-        value = accumulator[y, z, group * blocks + member // BLOCK, member % BLOCK] + bias[channel]
-        grid = weight_shift[channel] + layer.in_shift
-        if layer.residual_shift is not None:
-            conv_grid = grid
-            grid = tirx.max(conv_grid, layer.residual_shift)
-            value = (value << (grid - conv_grid)) + (
-                residual[0, y, z, channel].astype("int32") << (grid - layer.residual_shift)
-            )
-        if layer.relu:
-            value = tirx.max(value, 0)
-        return requantized(value, grid - layer.out_shift)
-
-    out = te.compute(out_shape, epilogue, name="out")
-    inputs = [x, weight, bias, weight_shift, *([residual] if layer.residual_shift is not None else [])]
-    return schedule(te.create_prim_func([*inputs, out]), out_width)
+    def build(self, cpu: Instructions) -> tirx.PrimFunc:
+        """PrimFunc (x, weight, bias, scale[, residual], out): feature maps as they are stored, the rest as packed."""
+        window = self.window
+        lanes_in_all = window.blocks * BLOCK
+        parameters = [
+            self.source.parameter("x"),
+            ("weight", (window.blocks, window.kernel, window.runs, window.steps, BLOCK * STEP), "int8"),
+            ("bias", (lanes_in_all,), "int32"),
+            ("scale", (lanes_in_all,), "float32"),
+            *([self.residual.parameter("residual")] if self.residual else []),
+            self.target.parameter("out"),
+        ]
+        return build_kernel(parameters, lambda *buffers: _Code(self, cpu, buffers).rows())
 
 
-def schedule(function: tirx.PrimFunc, out_width: int) -> tirx.PrimFunc:
-    """The loop order of the module's text."""
-    plan = Schedule(function)
-    out, accumulator = plan.get_sblock("out"), plan.get_sblock("accumulator")
-    z = plan.get_loops(out)[2]
-    tile = max(size for size in range(1, TILE + 1) if out_width % size == 0)
-    outer, _ = plan.split(z, [None, tile])
-    plan.compute_at(accumulator, outer, preserve_unit_loops=True)
-    pixel, block, lane, rows, columns, channel_in = plan.get_loops(accumulator)[-6:]
-    plan.reorder(block, rows, columns, channel_in, pixel, lane)
-    registers = plan.cache_write(accumulator, 0, "local")
-    plan.reverse_compute_at(registers, block, preserve_unit_loops=True)
-    plan.vectorize(plan.get_loops(registers)[-1])
-    plan.unroll(pixel)
-    plan.vectorize(lane)
-    plan.decompose_reduction(accumulator, rows)
-    return plan.mod["main"]
+def tile_of(width: int, largest: int) -> int:
+    """Pixels of a tile: as many as registers allow, unless with fewer there is less to compute twice."""
+    return min(range(1, min(width, largest) + 1), key=lambda tile: (-(-width // tile) * (tile + 1), -tile))
+
+
+class _Code:
+    """Writes the body of a kernel into the builder that is open."""
+
+    def __init__(self, kernel: ConvKernel, cpu: Instructions, buffers: Sequence[tirx.Buffer]) -> None:
+        x, self.weight, self.bias, self.scale, *residual, self.out = buffers
+        self.x, self.memory = flat(x), flat(self.out)
+        self.residual = flat(residual[0]) if residual else None
+        self.kernel, self.window, self.cpu = kernel, kernel.window, cpu
+        self.tile = tile_of(kernel.target.width, cpu.tile)
+        self.parts = BLOCK // cpu.lanes  # registers to a block
+        self.sums = T.sblock_alloc_buffer((self.tile * BLOCK,), "int32", scope="local")
+
+    def rows(self) -> None:
+        width, tile = self.kernel.target.width, self.tile
+        with T.parallel(self.kernel.target.height) as y, T.serial(-(-width // tile)) as number:
+            z = number * tile if width % tile == 0 else T.min(number * tile, width - tile)
+            for first, count, channels in self.window.alike():
+                with T.serial(first, first + count) as block:
+                    self.begin(block)
+                    self.accumulate(y, z, block)
+                    self.finish(y, z, block, channels)
+        write_border(self.out, self.kernel.target)
+
+    def begin(self, block: Index) -> None:
+        with T.unroll(self.tile) as pixel, T.unroll(self.parts) as part:
+            T.buffer_store(self.sums, self.bias[self.register(block, part)], [self.register(pixel, part)])
+
+    def accumulate(self, y: Index, z: Index, block: Index) -> None:
+        window = self.window
+        few = window.kernel * window.runs * window.steps <= WRITTEN_OUT
+        # neighbouring pixels share what a window of several reads; of one pixel, registers would hold weights only
+        loop = T.unroll if window.kernel > 1 and few else T.serial
+        with T.unroll(window.kernel) as row, T.unroll(window.runs) as run, loop(window.steps) as step:
+            self.dot_products(y, z, block, row, run, step)
+
+    def dot_products(self, y: Index, z: Index, block: Index, row: Index, run: Index, step: Index) -> None:
+        window, width = self.window, STEP * self.cpu.lanes
+        channel = window.first_in(block) + run * window.channels_in + window.start_of(step)
+        with T.unroll(self.tile) as pixel, T.unroll(self.parts) as part:
+            corner = y * window.stride - window.padding + row, (z + pixel) * window.stride - window.padding
+            x = four_bytes(self.x, self.kernel.source.address(*corner, channel), min(STEP, window.run))
+            sums = self.register(pixel, part)
+            weight = self.weight[block, row, run, step, T.ramp(part * width, 1, width)]
+            small = self.kernel.source.storage.offset == 0
+            T.buffer_store(self.sums, self.cpu.dot(self.sums[sums], x, weight, small), [sums])
+
+    def finish(self, y: Index, z: Index, block: Index, channels: int) -> None:
+        lanes = self.cpu.lanes
+        for part in range(-(-channels // lanes)):
+            valid = min(lanes, channels - part * lanes)
+            with T.unroll(self.tile) as pixel:
+                place = y, z + pixel, self.window.first_out(block) + part * lanes
+                residual = None
+                if self.kernel.residual is not None:
+                    residual = load(self.residual, self.kernel.residual.address(*place), valid, lanes)
+                sums, scale = self.sums[self.register(pixel, part)], self.scale[self.register(block, part)]
+                stored = self.kernel.requantize(sums, scale, residual, lanes)
+                store(self.memory, self.kernel.target.address(*place), stored, valid, lanes)
+
+    def register(self, block: Index, part: Index) -> tirx.Expr:
+        """Index of a register's lanes, for the block of that number or the pixel's."""
+        return T.ramp(block * BLOCK + part * self.cpu.lanes, 1, self.cpu.lanes)

@@ -1,126 +1,198 @@
-"""Kernels of the layers that are no convolutions: one TensorIR function each, int8 NHWC in and out."""
+"""Kernels of the layers that are no convolutions. All read and write feature maps in any storage."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
 
 from tvm import te, tirx
+from tvm.tirx.script.builder import ir as T  # noqa: N812  # the name that TVM's own texts use
 
-from compile.kernels.epilogue import requantized
+from compile.kernels.builder import build_kernel, flat
+from compile.kernels.instructions import Instructions
+from compile.kernels.memory import Index, Layout, load, store, write_border
+from compile.kernels.requantize import Requantize, all_lanes, multiply_add
 from compile.layers import (
     AddLayer,
     AveragePool,
-    ChannelArgmax,
     ConcatLayer,
-    FlattenMaps,
     Layer,
     QuantizePixels,
-    Shape,
     Upsample2x,
 )
-from quant.arith import PAD_PIXEL
+
+Value = Callable[[tirx.Expr], tirx.Expr]
 
 
-def quantize_pixels_kernel(layer: QuantizePixels, shapes: Sequence[Shape]) -> tirx.PrimFunc:
-    picture = te.placeholder(shapes[0], "uint8", "picture")
-    out = te.compute(shapes[0], lambda *index: (picture(*index).astype("int32") - PAD_PIXEL).astype("int8"), name="out")
-    return te.create_prim_func([picture, out])
+@dataclass(frozen=True)
+class LayerKernel:
+    """A layer without weights, with the feature maps that it reads and writes."""
+
+    layer: Layer | None
+    sources: tuple[Layout, ...]
+    target: Layout
+
+    def build(self, cpu: Instructions) -> tirx.PrimFunc:
+        """PrimFunc (inputs in the layer's order, out)."""
+        parameters = [source.parameter(f"x{index}") for index, source in enumerate(self.sources)]
+
+        def body(*buffers: tirx.Buffer) -> None:
+            *inputs, out = buffers
+            write(self, [flat(buffer) for buffer in inputs], flat(out), cpu.lanes)
+            write_border(out, self.target)
+
+        write = _WRITERS[type(self.layer)]
+        return build_kernel([*parameters, self.target.parameter("out")], body)
 
 
-def add_kernel(layer: AddLayer, shapes: Sequence[Shape]) -> tirx.PrimFunc:
-    a, b = te.placeholder(shapes[0], "int8", "a"), te.placeholder(shapes[1], "int8", "b")
-    grid = max(layer.a_shift, layer.b_shift)
+def write_copy(kernel: LayerKernel, inputs: Sequence[tirx.Buffer], out: tirx.Buffer, lanes: int) -> None:
+    """The same values in another storage."""
+    (x,), (source,) = inputs, kernel.sources
 
-    def value(*index: tirx.Expr) -> tirx.Expr:
-        total = a(*index).astype("int32") * (1 << (grid - layer.a_shift))
-        total = total + b(*index).astype("int32") * (1 << (grid - layer.b_shift))
-        return requantized(tirx.max(total, 0) if layer.relu else total, grid - layer.out_shift)
+    def value(start: Sequence[Index], valid: int) -> tirx.Expr:
+        return moved(load(x, start[0], valid, lanes), source, kernel.target, lanes)
 
-    out = te.compute(shapes[0], value, name="out")
-    return te.create_prim_func([a, b, out])
+    each_register(kernel, [source], out, lanes, value)
 
 
-def upsample_kernel(layer: Upsample2x, shapes: Sequence[Shape]) -> tirx.PrimFunc:
-    x = te.placeholder(shapes[0], "int8", "x")
-    out_shape = (1, layer.height, layer.width, shapes[0][3])
-    out = te.compute(out_shape, lambda n, y, z, channel: x[n, y // 2, z // 2, channel], name="out")
-    return te.create_prim_func([x, out])
+def moved(value: tirx.Expr, source: Layout, target: Layout, lanes: int) -> tirx.Expr:
+    """Stored bytes of one feature map as those of another."""
+    difference = target.storage.offset - source.storage.offset
+    if difference == 0 and source.storage.dtype == target.storage.dtype:
+        return value
+    wide = T.Cast(f"int32x{lanes}", value) + all_lanes(difference, lanes)
+    return T.Cast(f"{target.storage.dtype}x{lanes}", wide)
 
 
-def concat_kernel(layer: ConcatLayer, shapes: Sequence[Shape]) -> tirx.PrimFunc:
-    inputs = [te.placeholder(shape, "int8", f"x{index}") for index, shape in enumerate(shapes)]
-    offsets = [sum(shape[3] for shape in shapes[:index]) for index in range(len(shapes))]
-
-    def value(n: tirx.Expr, y: tirx.Expr, z: tirx.Expr, channel: tirx.Expr) -> tirx.Expr:
-        selected: tirx.Expr | None = None
-        for x, offset, shift in reversed(list(zip(inputs, offsets, layer.in_shifts, strict=True))):
-            local = tirx.max(channel - offset, 0)
-            part = requantized(x[n, y, z, local].astype("int32"), shift - layer.out_shift)
-            selected = part if selected is None else tirx.if_then_else(channel < offset + x.shape[3], part, selected)
-        return selected
-
-    out = te.compute((*shapes[0][:3], sum(shape[3] for shape in shapes)), value, name="out")
-    return te.create_prim_func([*inputs, out])
+def real(value: tirx.Expr, source: Layout, scale: float, lanes: int) -> tirx.Expr:
+    """Stored bytes as float32: values times a power of two."""
+    zero = all_lanes(float(-source.storage.offset * scale), lanes)
+    return multiply_add(T.Cast(f"float32x{lanes}", value), all_lanes(float(scale), lanes), zero, lanes)
 
 
-def average_pool_kernel(layer: AveragePool, shapes: Sequence[Shape]) -> tirx.PrimFunc:
-    batch, height, width, channels = shapes[0]
-    x = te.placeholder(shapes[0], "int8", "x")
-    size = [(extent - layer.kernel) // layer.stride + 1 for extent in (height, width)]
-    rows, columns = te.reduce_axis((0, layer.kernel), "rows"), te.reduce_axis((0, layer.kernel), "columns")
-    total = te.compute(
-        (batch, *size, channels),
-        lambda n, y, z, channel: te.sum(
-            x[n, y * layer.stride + rows, z * layer.stride + columns, channel].astype("int32"), axis=[rows, columns]
-        ),
-        name="total",
-    )
-    distance = layer.sum_shift - layer.out_shift
-    out = te.compute(total.shape, lambda *index: requantized(total(*index), distance), name="out")
-    return te.create_prim_func([x, out])
+def each_register(
+    kernel: LayerKernel,
+    sources: Sequence[Layout],
+    out: tirx.Buffer,
+    lanes: int,
+    value: Callable[[Sequence[Index], int], tirx.Expr],
+) -> None:
+    """Row by row, with all bytes of a row in one run: out = value(where the register lies in the sources, its lanes).
+
+    The last register of a row overlaps the one before it.
+    """
+    target, row_bytes = kernel.target, kernel.target.width * kernel.target.channels
+    valid = min(lanes, row_bytes)
+    with T.parallel(target.height) as y, T.serial(-(-row_bytes // lanes)) as number:
+        byte = T.min(number * lanes, row_bytes - valid)
+        starts = [source.address(y, 0) + byte for source in sources]
+        store(out, target.address(y, 0) + byte, value(starts, valid), valid, lanes)
 
 
-def channel_argmax_kernel(layer: ChannelArgmax, shapes: Sequence[Shape]) -> tirx.PrimFunc:
-    """Maximizes value * 256 + (255 - index): unique per channel, so a tie goes to the lowest index."""
-    logits = te.placeholder(shapes[0], "int8", "logits")
-    channel = te.reduce_axis((0, shapes[0][3]), "channel")
-    best = te.compute(
-        shapes[0][:3],
-        lambda n, y, z: te.max(logits[n, y, z, channel].astype("int32") * 256 + (255 - channel), axis=channel),
-        name="best",
-    )
-    out = te.compute(shapes[0][:3], lambda *index: (255 - (best(*index) & 255)).astype("uint8"), name="out")
-    return te.create_prim_func([logits, out])
+def write_add(kernel: LayerKernel, inputs: Sequence[tirx.Buffer], out: tirx.Buffer, lanes: int) -> None:
+    layer = kernel.layer
+    assert isinstance(layer, AddLayer)
+    a, b = kernel.sources
+    scales = [2.0 ** (layer.out_shift - shift) for shift in (layer.a_shift, layer.b_shift)]
+    requantize = Requantize(kernel.target.storage, layer.relu)
+
+    def value(starts: Sequence[Index], valid: int) -> tirx.Expr:
+        first, second = (load(x, start, valid, lanes) for x, start in zip(inputs, starts, strict=True))
+        return requantize.rounded(real(first, a, scales[0], lanes) + real(second, b, scales[1], lanes), lanes)
+
+    each_register(kernel, [a, b], out, lanes, value)
 
 
-def flatten_maps_kernel(layer: FlattenMaps, shapes: Sequence[Shape]) -> tirx.PrimFunc:
-    maps = [te.placeholder(shape, "int8", f"map{index}") for index, shape in enumerate(shapes)]
-    counts = [shape[1] * shape[2] * shape[3] // layer.fields for shape in shapes]
-
-    def value(row: tirx.Expr, field: tirx.Expr) -> tirx.Expr:
-        selected: tirx.Expr | None = None
-        for index in reversed(range(len(maps))):
-            width, channels = shapes[index][2:]
-            flat = tirx.max(row - sum(counts[:index]), 0) * layer.fields + field
-            cell = flat // channels
-            part = maps[index][0, cell // width, cell % width, flat % channels]
-            last = selected is None
-            selected = part if last else tirx.if_then_else(row < sum(counts[: index + 1]), part, selected)
-        return selected
-
-    out = te.compute((sum(counts), layer.fields), value, name="out")
-    return te.create_prim_func([*maps, out])
+def write_upsample(kernel: LayerKernel, inputs: Sequence[tirx.Buffer], out: tirx.Buffer, lanes: int) -> None:
+    (x,), (source,), target = inputs, kernel.sources, kernel.target
+    with T.parallel(target.height) as y, T.serial(target.width) as z:
+        for channel, valid in registers(target.channels, lanes):
+            value = load(x, source.address(y // 2, z // 2, channel), valid, lanes)
+            store(out, target.address(y, z, channel), moved(value, source, target, lanes), valid, lanes)
 
 
-_KERNELS = {
-    QuantizePixels: quantize_pixels_kernel,
-    AddLayer: add_kernel,
-    Upsample2x: upsample_kernel,
-    ConcatLayer: concat_kernel,
-    AveragePool: average_pool_kernel,
-    ChannelArgmax: channel_argmax_kernel,
-    FlattenMaps: flatten_maps_kernel,
+def write_concat(kernel: LayerKernel, inputs: Sequence[tirx.Buffer], out: tirx.Buffer, lanes: int) -> None:
+    layer, target = kernel.layer, kernel.target
+    assert isinstance(layer, ConcatLayer)
+    with T.parallel(target.height) as y, T.serial(target.width) as z:
+        first = 0
+        for x, source, shift in zip(inputs, kernel.sources, layer.in_shifts, strict=True):
+            scale = 2.0 ** (layer.out_shift - shift)
+            requantize = Requantize(target.storage, relu=False)
+            for channel, valid in registers(source.channels, lanes):
+                value = real(load(x, source.address(y, z, channel), valid, lanes), source, scale, lanes)
+                store(out, target.address(y, z, first + channel), requantize.rounded(value, lanes), valid, lanes)
+            first += source.channels
+
+
+def write_average(kernel: LayerKernel, inputs: Sequence[tirx.Buffer], out: tirx.Buffer, lanes: int) -> None:
+    (x,), (source,), target, layer = inputs, kernel.sources, kernel.target, kernel.layer
+    assert isinstance(layer, AveragePool)
+    scale = 2.0 ** (layer.out_shift - layer.sum_shift)
+    requantize = Requantize(target.storage, relu=False)
+    with T.parallel(target.height) as y, T.serial(target.width) as z:
+        for channel, valid in registers(target.channels, lanes):
+            total = all_lanes(0, lanes)
+            for row in range(layer.kernel):
+                for column in range(layer.kernel):
+                    place = y * layer.stride + row, z * layer.stride + column, channel
+                    total = total + T.Cast(f"int32x{lanes}", load(x, source.address(*place), valid, lanes))
+            total = total - all_lanes(source.storage.offset * layer.kernel**2, lanes)
+            value = T.Cast(f"float32x{lanes}", total) * all_lanes(scale, lanes)
+            store(out, target.address(y, z, channel), requantize.rounded(value, lanes), valid, lanes)
+
+
+def registers(channels: int, lanes: int) -> list[tuple[int, int]]:
+    """First channel and number of channels of the registers that hold a pixel."""
+    return [(first, min(lanes, channels - first)) for first in range(0, channels, lanes)]
+
+
+_WRITERS = {
+    type(None): write_copy,
+    QuantizePixels: write_copy,
+    AddLayer: write_add,
+    Upsample2x: write_upsample,
+    ConcatLayer: write_concat,
+    AveragePool: write_average,
 }
 
 
-def elementwise_kernel(layer: Layer, shapes: Sequence[Shape]) -> tirx.PrimFunc:
-    """The kernel of a layer without weights, for inputs of these shapes."""
-    return _KERNELS[type(layer)](layer, shapes)  # type: ignore[operator]
+@dataclass(frozen=True)
+class ArgmaxKernel:
+    """The class map of logits that lie plain."""
+
+    shape: tuple[int, ...]
+
+    def build(self, _: Instructions) -> tirx.PrimFunc:
+        """PrimFunc (logits, out). Maximizes value · 256 + (255 - index), unique per channel: the lowest index wins."""
+        logits = te.placeholder(self.shape, "int8", "logits")
+        channel = te.reduce_axis((0, self.shape[3]), "channel")
+        best = te.compute(
+            self.shape[:3],
+            lambda n, y, z: te.max(logits[n, y, z, channel].astype("int32") * 256 + (255 - channel), axis=channel),
+            name="best",
+        )
+        out = te.compute(self.shape[:3], lambda *index: (255 - (best(*index) & 255)).astype("uint8"), name="out")
+        return te.create_prim_func([logits, out])
+
+
+@dataclass(frozen=True)
+class FlattenKernel:
+    """Plain maps one behind the other: in memory, their rows already are the rows of the result."""
+
+    shapes: tuple[tuple[int, ...], ...]
+    fields: int
+
+    def build(self, _: Instructions) -> tirx.PrimFunc:
+        """PrimFunc (maps, out)."""
+        sizes = [prod(shape) for shape in self.shapes]
+        parameters = [(f"map{index}", shape, "int8") for index, shape in enumerate(self.shapes)]
+
+        def body(*buffers: tirx.Buffer) -> None:
+            *maps, out = (flat(buffer) for buffer in buffers)
+            start = 0
+            for values, size in zip(maps, sizes, strict=True):
+                with T.serial(size) as byte:
+                    T.buffer_store(out, values[byte], [start + byte])
+                start += size
+
+        return build_kernel([*parameters, ("out", (sum(sizes) // self.fields, self.fields), "int8")], body)

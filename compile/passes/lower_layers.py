@@ -1,58 +1,91 @@
 """LowerLayers: every layer of the integer graph becomes one kernel.
 
     Before   y = conv_layer_3(x, X.weight, X.bias, X.weight_shift)
-             a Relax function, weights int8 OHWI constants
-    After    y = call_tir(conv_layer_3, (x, packed X.weight, X.bias, ...))
-             a PrimFunc, weights in the kernel's own order
+             a Relax function; x int8 (1, H, W, C), weights int8 OHWI
+    After    y = call_tir(conv_layer_5, (x, X.weight, X.bias, X.scale))
+             a PrimFunc; x as bytes with its border, constants in the kernel's own order
 
-Requires: parameters bound as constants. Ensures: one kernel call per layer, in the same order, so that the n-th kernel
-call of a running model is the n-th layer; equal layers of equal shapes share a kernel; no layer function is left (else
-the module would not build).
+Ensures: one kernel call per layer, in the same order, so that the n-th kernel call of a running model is the n-th
+layer; equal kernels are there once; no layer function is left (else the module would not build). A tensor that `main`
+returns and a convolution reads lies in memory twice.
 """
 
 import tvm
 from tvm import relax, tirx
-from tvm.ir import GenericConst
 
-from compile.kernels.conv import ConvShape, conv_kernel, pack_weight
-from compile.kernels.elementwise import elementwise_kernel
-from compile.layers import ConvLayer, Layer, Shape, layer_of
-from compile.rewrite import bindings_of, main_function, shape_of, typed_global
+from compile.files import Parameters
+from compile.kernel_plan import Kernel, KernelCall, kernel_calls, packed_constants, reads_plain
+from compile.kernels.conv import ConvKernel
+from compile.kernels.elementwise import LayerKernel
+from compile.kernels.instructions import Instructions
+from compile.kernels.memory import Layout
+from compile.layers import ConvLayer
+from compile.rewrite import bindings_of, main_function, shape_of, substitute, typed_global
+from compile.storage import PLAIN
 
 
 @tvm.transform.module_pass(opt_level=0, name="LowerLayers")
 class LowerLayers:
-    """See the module's text."""
+    """See the module's text. `parameters` are those of the integer module."""
+
+    def __init__(self, parameters: Parameters, cpu: Instructions) -> None:
+        self.parameters = parameters
+        self.cpu = cpu
 
     def transform_module(self, module: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
-        main = module["main"]
-        kernels = {var: function for var, function in module.functions.items() if isinstance(function, tirx.PrimFunc)}
-        lowered: dict[relax.GlobalVar, relax.GlobalVar] = {}
-        packed: dict[GenericConst, GenericConst] = {}
-        bindings: list[tuple[relax.Var, relax.Expr]] = []
-        for binding in bindings_of(main)[:-1]:
-            value = binding.value
-            if isinstance(value, relax.Call) and isinstance(value.op, relax.GlobalVar):
-                layer, arguments = layer_of(module[value.op]), list(value.args)
-                if value.op not in lowered:
-                    kernel = kernel_of(layer, [shape_of(argument) for argument in arguments])
-                    lowered[value.op] = typed_global(value.op.name_hint, kernel)
-                    kernels[lowered[value.op]] = kernel
-                if isinstance(layer, ConvLayer):
-                    weight = arguments[1]
-                    if weight not in packed:
-                        packed[weight] = relax.const(pack_weight(weight.value.numpy(), layer.groups))
-                    arguments[1] = packed[weight]
-                value = relax.call_tir(lowered[value.op], arguments, out_ty=binding.var.ty)
-            bindings.append((binding.var, value))
-        outputs = list(bindings_of(main)[-1].value.fields)
-        function = main_function(list(main.params), bindings, outputs, dict(main.attrs))
-        return tvm.IRModule({relax.GlobalVar("main"): function, **kernels}, attrs=module.attrs)
+        return _Lowering(module, self.parameters, self.cpu).module()
 
 
-def kernel_of(layer: Layer, shapes: list[Shape]) -> tirx.PrimFunc:
-    """The kernel of a layer for arguments of these shapes."""
-    if not isinstance(layer, ConvLayer):
-        return elementwise_kernel(layer, shapes)
-    (_, height, width, channels_in), (channels_out, kernel, _, _) = shapes[:2]
-    return conv_kernel(layer, ConvShape(height, width, channels_in, channels_out, kernel))
+class _Lowering:
+    def __init__(self, module: tvm.IRModule, parameters: Parameters, cpu: Instructions) -> None:
+        self.source, self.parameters, self.cpu = module, parameters, cpu
+        self.calls = {call.layer.var: call for call in kernel_calls(module)}
+        self.kernels: dict[str, tuple[relax.GlobalVar, tirx.PrimFunc]] = {}
+        self.stored: dict[relax.Expr, relax.Expr] = {}  # a tensor, as its kernel leaves it
+        self.plain: dict[relax.Expr, relax.Expr] = {}  # the same as main returns it
+        self.bindings: list[tuple[relax.Var, relax.Expr]] = []
+
+    def module(self) -> tvm.IRModule:
+        main = self.source["main"]
+        *bindings, last = bindings_of(main)
+        for binding in bindings:
+            if binding.var in self.calls:
+                self.lower(self.calls[binding.var])
+            else:
+                self.bindings.append((binding.var, substitute(binding.value, self.plain)))
+        outputs = [self.as_plain(output) for output in last.value.fields]
+        function = main_function(list(main.params), self.bindings, outputs, dict(main.attrs))
+        others = {var: value for var, value in self.source.functions.items() if isinstance(value, tirx.PrimFunc)}
+        functions = {relax.GlobalVar("main"): function, **others, **dict(self.kernels.values())}
+        return tvm.IRModule(functions, attrs=self.source.attrs)
+
+    def lower(self, call: KernelCall) -> None:
+        """Appends the kernel call of a layer."""
+        var, storage, layer = call.layer.var, call.storage, call.layer.layer
+        arguments = list(call.layer.arguments)
+        constants: list[relax.Expr] = []
+        if isinstance(layer, ConvLayer) and isinstance(call.kernel, ConvKernel):
+            weights = [self.parameters[argument.name] for argument in arguments[1:4]]
+            constants = [relax.const(value) for value in packed_constants(layer, call.kernel, self.cpu, *weights)]
+            del arguments[1:4]
+        maps = [self.as_plain(x) if reads_plain(layer) else self.stored.get(x, x) for x in arguments]
+        if storage != PLAIN:
+            stored_type = relax.TensorType(storage.shape(shape_of(var)), storage.dtype)
+            self.stored[var] = relax.DataflowVar(var.name, stored_type)
+        self.emit(self.stored.get(var, var), call.function, call.kernel, [maps[0], *constants, *maps[1:]])
+
+    def as_plain(self, var: relax.Expr) -> relax.Expr:
+        """The tensor as `main` returns it, copied if it lies in memory in another way."""
+        if var not in self.stored:
+            return var
+        if var not in self.plain:
+            copy = LayerKernel(None, (Layout(shape_of(var), self.calls[var].storage),), Layout(shape_of(var), PLAIN))
+            self.plain[var] = var
+            self.emit(var, f"plain_copy_{len(self.plain)}", copy, [self.stored[var]])
+        return self.plain[var]
+
+    def emit(self, var: relax.Var, name: str, kernel: Kernel, arguments: list[relax.Expr]) -> None:
+        if name not in self.kernels:
+            function = kernel.build(self.cpu)
+            self.kernels[name] = (typed_global(name, function), function)
+        self.bindings.append((var, relax.call_tir(self.kernels[name][0], arguments, out_ty=var.ty)))

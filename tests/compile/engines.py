@@ -10,17 +10,18 @@ from tvm import relax, tirx
 
 from compile.files import Parameters
 from compile.importer import import_onnx
-from compile.kernels.conv import pack_weight
-from compile.layers import ConvLayer, Layer, Shape
-from compile.passes.lower_layers import kernel_of
+from compile.kernel_plan import kernel_of, packed_constants, reads_plain
+from compile.kernels.instructions import Instructions
+from compile.layers import ConvLayer, Layer, QuantizePixels, Shape
 from compile.passes.merge_tasks import MergeTasks
 from compile.passes.to_integer import ToInteger
 from compile.pipeline import compile_module, run_passes
-from compile.targets import describe_target, llvm_target
+from compile.storage import PICTURE, PLAIN, Storage
+from compile.targets import find_target
 
 Array = np.ndarray
 Run = Callable[..., Array]
-TARGET = llvm_target(describe_target("native"))
+TARGET = find_target("native")
 
 
 def tensors(arrays: Sequence[Array]) -> list[Any]:
@@ -33,7 +34,7 @@ def plain_layers(cases: Sequence[tuple[Layer, Sequence[Shape]]]) -> list[Run]:
     for index, (layer, shapes) in enumerate(cases):
         function = layer.build(shapes).with_attr("global_symbol", f"case_{index}")
         functions[relax.GlobalVar(f"case_{index}")] = function
-    machine = relax.VirtualMachine(tvm.compile(tvm.IRModule(functions), TARGET), tvm.cpu())
+    machine = relax.VirtualMachine(tvm.compile(tvm.IRModule(functions), TARGET.llvm()), tvm.cpu())
 
     def runner(name: str) -> Run:
         return lambda *arrays: machine[name](*tensors(arrays)).numpy()
@@ -41,36 +42,64 @@ def plain_layers(cases: Sequence[tuple[Layer, Sequence[Shape]]]) -> list[Run]:
     return [runner(f"case_{index}") for index in range(len(cases))]
 
 
-def kernel_layers(cases: Sequence[tuple[Layer, Sequence[Shape]]]) -> list[Run]:
-    """Each layer's kernel; the arguments are those of the Relax function, weights still OHWI."""
-    functions = {}
-    for index, (layer, shapes) in enumerate(cases):
-        kernel = kernel_of(layer, list(shapes)).with_attr("global_symbol", f"case_{index}")
-        functions[f"case_{index}"] = kernel
-    library = tvm.compile(tvm.IRModule(functions), TARGET)
+def kernel_layers(
+    cases: Sequence[tuple[Layer, Sequence[Shape]]], *, plain: bool = False, cpu: Instructions = TARGET.instructions
+) -> list[Run]:
+    """Each layer's kernel, between two others or, `plain`, writing what `main` returns.
 
-    def runner(index: int, layer: Layer, shapes: Sequence[Shape]) -> Run:
+    The arguments are those of the Relax function: values as they are, weights OHWI.
+    """
+    kernels = [KernelUnderTest(layer, shapes, cpu, plain=plain) for layer, shapes in cases]
+    functions = {f"case_{index}": kernel.function(f"case_{index}") for index, kernel in enumerate(kernels)}
+    library = tvm.compile(tvm.IRModule(functions), TARGET.llvm())
+    return [kernel.runner(library[f"case_{index}"]) for index, kernel in enumerate(kernels)]
+
+
+class KernelUnderTest:
+    """A layer's kernel, fed with values and read back as values."""
+
+    def __init__(self, layer: Layer, shapes: Sequence[Shape], cpu: Instructions, *, plain: bool) -> None:
+        self.cpu = cpu
         result = layer.build(shapes).ret_ty
-        shape, dtype = tuple(int(size) for size in result.shape), str(result.dtype)
+        self.shape, self.dtype = tuple(int(size) for size in result.shape), str(result.dtype)
+        self.layer, lies_plain = layer, reads_plain(layer)
+        padding = layer.padding if isinstance(layer, ConvLayer) else 0
+        self.sources = [PLAIN if lies_plain else Storage("uint8", 128, padding + 1) for _ in shapes]
+        if isinstance(layer, QuantizePixels):
+            self.sources = [PICTURE]
+        offset = 0 if getattr(layer, "relu", False) else 128
+        self.target = PLAIN if plain or lies_plain else Storage("uint8", offset, border=1)
+        self.kernel = kernel_of(layer, [tuple(shape) for shape in shapes], self.sources, self.target)
 
+    def function(self, name: str) -> tirx.PrimFunc:
+        return self.kernel.build(self.cpu).with_attr("global_symbol", name)
+
+    def runner(self, function: Callable[..., None]) -> Run:
         def run(*arrays: Array) -> Array:
             inputs = list(arrays)
-            if isinstance(layer, ConvLayer):
-                inputs[1] = pack_weight(inputs[1], layer.groups)
+            constants = []
+            if isinstance(self.layer, ConvLayer):
+                constants = packed_constants(self.layer, self.kernel, self.cpu, *inputs[1:4])
+                del inputs[1:4]
+            if not isinstance(self.layer, QuantizePixels):
+                inputs = [self.sources[0].stored(value) if self.sources[0] != PLAIN else value for value in inputs]
+            stored = self.shape if self.target == PLAIN else self.target.shape(self.shape)
             # garbage in the result's memory, which the kernel has to overwrite
-            (out,) = tensors([np.full(shape, 77, dtype)])
-            library[f"case_{index}"](*tensors(inputs), out)
-            return out.numpy()
+            garbage = np.full(stored, 77, self.dtype if self.target == PLAIN else self.target.dtype)
+            (out,) = tensors([garbage])
+            function(*tensors([inputs[0], *constants, *inputs[1:]]), out)
+            values = self.target.values(out.numpy())
+            if self.target != PLAIN:
+                assert np.array_equal(self.target.stored(values), out.numpy()), "the border holds no real zeros"
+            return values
 
         return run
-
-    return [runner(index, *case) for index, case in enumerate(cases)]
 
 
 def run_prim_func(function: tirx.PrimFunc) -> Callable[..., None]:
     """A PrimFunc as a function of numpy arrays; results are written into the last ones."""
     name = "function_under_test"
-    library = tvm.compile(tvm.IRModule({name: function.with_attr("global_symbol", name)}), TARGET)
+    library = tvm.compile(tvm.IRModule({name: function.with_attr("global_symbol", name)}), TARGET.llvm())
 
     def run(*arrays: Array) -> None:
         arguments = tensors(arrays)

@@ -20,7 +20,7 @@ from compile.files import load_pair, pair_of, save_pair
 from compile.importer import import_onnx
 from compile.importer import main as import_main
 from compile.package import ATTRIBUTE
-from compile.targets import describe_target
+from compile.targets import find_target
 from runtime.artifact import Manifest, file_sha256
 from tests.compile.models import run_onnx
 from tests.compile.toy import HEADS, Run, toy_network
@@ -80,7 +80,7 @@ def test_the_pair_alone_is_enough(
     alone = Run(built.config, tmp_path, built.pictures)
     for path in pair_of(built.prefix):
         shutil.copy(path, tmp_path)
-    target, processor = ("plain", "x86-64") if platform.machine() == "x86_64" else ("native", "")
+    target, processor = ("x86-64", "x86-64") if platform.machine() == "x86_64" else ("native", "")
     assert main(alone.build_arguments("--source", "int-inference", "--target", target)) == 0
     printed = capsys.readouterr().out
     assert f"layers for {processor}" in printed
@@ -305,12 +305,12 @@ def test_unknown_choices_are_explained(built: Run, capsys: pytest.CaptureFixture
 
 def test_unknown_targets_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CompileError, match=r"--target abacus: unknown; use one of native, .*plain"):
-        describe_target("abacus")
+        find_target("abacus")
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     with pytest.raises(
-        CompileError, match=r"--target avx2: for x86-64 processors, this machine is aarch64; use native"
+        CompileError, match=r"--target avx2: for x86_64 processors, this machine is aarch64; use native"
     ):
-        describe_target("avx2")
+        find_target("avx2")
 
 
 @pytest.mark.parametrize(

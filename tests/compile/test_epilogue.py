@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from tvm import tirx
+from tvm.tirx.script.builder import ir as T  # noqa: N812  # the name that TVM's own texts use
 
-from compile.kernels import conv, epilogue
+from compile.kernels.requantize import ROUNDER_BITS, Requantize, all_lanes
 from compile.layers import ConvLayer, Shape
 from quant import arith
 from quant.arith import ACCUMULATOR_LIMIT
@@ -57,36 +58,32 @@ def test_every_distance(form: Callable[[list[Any]], list[Run]], in_shift: int, o
     check(form, in_shift, out_shift)
 
 
-real_saturated = epilogue.saturated
+Rounding = Callable[[Any, int], tirx.Expr]
 
 
-def half_up(value: tirx.Expr, distance: tirx.Expr) -> tirx.Expr:
-    right, left = tirx.max(distance, 0), tirx.max(-distance, 0)
-    rounded = (value + ((tirx.const(1, "int32") << right) >> 1)) >> right
-    return real_saturated(real_saturated(rounded) << left).astype("int8")
+def half_up(value: tirx.Expr, lanes: int) -> tirx.Expr:
+    return T.floor(value + all_lanes(0.5, lanes))
 
 
-def truncating(value: tirx.Expr, distance: tirx.Expr) -> tirx.Expr:
-    right, left = tirx.max(distance, 0), tirx.max(-distance, 0)
-    return real_saturated(real_saturated(value >> right) << left).astype("int8")
+def truncating(value: tirx.Expr, lanes: int) -> tirx.Expr:
+    return T.floor(value)
 
 
-def never_left(value: tirx.Expr, distance: tirx.Expr) -> tirx.Expr:
-    return epilogue.requantized(value, tirx.max(distance, 0))
+@pytest.mark.parametrize("rounding", [half_up, truncating])
+def test_another_rounding_is_noticed(rounding: Rounding, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mutant(self: Requantize, sums: Any, scale: Any, _residual: Any, lanes: int) -> tirx.Expr:
+        return self.rounded(rounding(T.Cast(f"float32x{lanes}", sums) * scale, lanes), lanes)
 
-
-@pytest.mark.parametrize(("mutant", "shifts"), [(half_up, SHIFTS[0]), (truncating, SHIFTS[1]), (never_left, SHIFTS[2])])
-def test_mutants_are_noticed(mutant: Any, shifts: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conv, "requantized", mutant)
+    monkeypatch.setattr(Requantize, "__call__", mutant)
     with pytest.raises(AssertionError):
-        check(kernel_layers, *shifts)
-
-
-def unsaturated(value: tirx.Expr) -> tirx.Expr:
-    return value
+        check(kernel_layers, *SHIFTS[1])
 
 
 def test_missing_saturation_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(epilogue, "saturated", unsaturated)
+    def mutant(self: Requantize, value: tirx.Expr, lanes: int) -> tirx.Expr:
+        bits = T.reinterpret(f"int32x{lanes}", value) - all_lanes(ROUNDER_BITS, lanes)
+        return T.Cast(f"{self.target.dtype}x{lanes}", bits)
+
+    monkeypatch.setattr(Requantize, "limited", mutant)
     with pytest.raises(AssertionError):
         check(kernel_layers, *SHIFTS[0])

@@ -67,7 +67,7 @@ def test_the_import_computes_what_the_onnx_does() -> None:
     """TVM runs the Q/DQ graph in float; step 2's sums are exact, so the bits are those of ONNX Runtime."""
     model = toy_network()
     imported = import_onnx(model)
-    executable = tvm.compile(imported.module, TARGET)
+    executable = tvm.compile(imported.module, TARGET.llvm())
     machine = relax.VirtualMachine(executable, tvm.cpu())
     picture = random_picture(HW, 1)
     weights = [imported.parameters[var.name] for var in imported.module["main"].params[1:]]

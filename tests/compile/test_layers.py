@@ -1,6 +1,7 @@
 """Every layer twice, as a Relax function built by TVM alone and as our kernel, against the numpy reference: exactly."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,15 @@ from quant import arith
 from quant.arith import ACCUMULATOR_LIMIT
 from quant.certificate import channel_bounds
 from tests.compile.engines import Run, kernel_layers, plain_layers
+from tests.compile.spelt_out import SPELT_OUT_ARM
 
 Array = np.ndarray
-FORMS: dict[str, Callable[..., list[Run]]] = {"relax": plain_layers, "kernel": kernel_layers}
+FORMS: dict[str, Callable[..., list[Run]]] = {
+    "relax": plain_layers,
+    "kernel": kernel_layers,
+    "last kernel": partial(kernel_layers, plain=True),
+    "kernel for arm, its dot product spelt out": partial(kernel_layers, cpu=SPELT_OUT_ARM),
+}
 Case = tuple[Layer, list[Shape]]
 
 

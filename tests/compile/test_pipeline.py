@@ -11,6 +11,7 @@ from tvm import relax
 from compile.build import main
 from compile.errors import CompileError
 from compile.importer import import_onnx
+from compile.kernels.instructions import PLAIN128
 from compile.passes.add_post_processing import Description
 from compile.passes.fold_batch_norm import FoldBatchNorm
 from compile.pipeline import folding_passes, integer_passes, lowering_passes, run_passes, scale_passes
@@ -34,7 +35,7 @@ def test_the_order() -> None:
     assert names(folding_passes(FoldBatchNorm({}))) == ["MergeTasks", "FoldBatchNorm"]
     assert names(scale_passes({}, lambda _: 0)) == ["PlaceActivationScales", "PlaceWeightScales"]
     assert names(integer_passes({}, {}, [], [], Description())) == ["MergeTasks", "ToInteger", "AddPostProcessing"]
-    assert names(lowering_passes({}))[:2] == ["BindParams", "LowerLayers"]
+    assert names(lowering_passes({}, PLAIN128))[:3] == ["LowerLayers", "AddPeak", "BindParams"]
 
 
 def without_its_first_binding(module: tvm.IRModule) -> tvm.IRModule:
@@ -83,7 +84,7 @@ def test_every_pass_is_dumped_in_its_order(toy_config: Path, pictures: Path, tmp
         "1-folding": names(folding_passes(FoldBatchNorm({}))),
         "2-scales": names(scale_passes({}, lambda _: 0)),
         "3-integer": names(integer_passes({}, {}, [], [], Description())),
-        "4-lowering": names(lowering_passes({})),
+        "4-lowering": names(lowering_passes({}, PLAIN128)),
     }
     assert sorted(path.name for path in dump.iterdir()) == list(passes)
     for phase, wanted in passes.items():

@@ -18,6 +18,7 @@ from tvm import relax
 from compile.certify import certify, layer_calls
 from compile.files import Parameters
 from compile.importer import import_onnx, read_onnx
+from compile.kernel_plan import kernel_calls
 from compile.layers import AddLayer, ConvLayer
 from compile.passes.add_post_processing import Description
 from compile.passes.merge_tasks import MergeTasks
@@ -25,7 +26,7 @@ from compile.passes.to_integer import ToInteger
 from compile.pipeline import compile_module, integer_passes, run_passes
 from compile.recorder import LayerRecorder
 from compile.rewrite import bindings_of, main_function
-from compile.targets import describe_target, llvm_target
+from compile.targets import find_target
 from compile.witness import LEVELS, Witness, post_processing
 from quant.fake import ElementwiseAdd, QuantConv2d
 from tests.parity.numpy_interpreter import Array, Values, interpret
@@ -75,7 +76,7 @@ class Parties:
         return run_passes(imported.module, passes, None), parameters
 
     def _compile(self, target: str) -> relax.VirtualMachine:
-        return _vm(compile_module(self.module, self.parameters, llvm_target(describe_target(target))))
+        return _vm(compile_module(self.module, self.parameters, find_target(target)))
 
     def run(self, picture: Array, im_hw: tuple[int, int] | None = None) -> dict[str, Values]:
         """Values by party, then by layer, for a picture uint8 (1, H, W, 3)."""
@@ -131,7 +132,7 @@ class Parties:
         """The kernels that ship: outputs, and the layers read while they run."""
         if target not in self._compiled:
             self._compiled[target] = self._compile(target)
-        recorder = LayerRecorder([{"name": call.name, "function": call.function} for call in self.layers.values()])
+        recorder = LayerRecorder([call.to_json() for call in kernel_calls(self.module)])
         with recorder.watching(self._compiled[target]):
             outputs = _call(self._compiled[target], picture, im_hw)
         return recorder.values | dict(zip(self._result_names(), outputs, strict=True))

@@ -115,3 +115,35 @@ with open("/proc/self/maps") as maps:
 def test_a_fresh_process_loads_the_runtime_library_alone(library: Path, repository: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "TVM_USE_RUNTIME_LIB"}
     subprocess.run([sys.executable, "-c", LIGHT_START, str(library)], cwd=repository, env=environment, check=True)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ({"machine": "pdp11"}, r"tiny\.so: built for pdp11, this machine is"),
+        (
+            {"mcpu": "tomorrow", "flags": ["sse2", "avx4096"]},
+            r"built for tomorrow, this processor, .*, lacks avx4096; build",
+        ),
+    ],
+)
+def test_code_for_another_processor_is_refused(
+    library: Path, tmp_path: Path, target: dict[str, object], message: str
+) -> None:
+    other = Path(shutil.copy(library, tmp_path / "tiny.so"))
+    manifest = Manifest.load(manifest_path(library))
+    dataclasses.replace(manifest, target=target).save(manifest_path(other))
+    with pytest.raises(ArtifactError, match=message):
+        CompiledEngine(other)
+
+
+def test_as_many_threads_as_asked_for(library: Path) -> None:
+    """In a process of its own: TVM would take half of the processors, and the number is the process's."""
+    code = (
+        "import sys\nfrom runtime.engine import CompiledEngine, load_tvm\n"
+        "for threads in (1, 2, 1):\n"
+        "    CompiledEngine(sys.argv[1], threads)\n"
+        "    print(load_tvm().get_global_func('runtime.NumThreads')())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(library)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "2", "1"]

@@ -1,0 +1,28 @@
+"""Opens a kernel: what all of them have around their loops."""
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as T  # noqa: N812  # the name that TVM's own texts use
+
+Parameter = tuple[str, Sequence[int], str]  # name, shape, dtype
+
+
+def build_kernel(parameters: Sequence[Parameter], body: Callable[..., None]) -> tirx.PrimFunc:
+    """The PrimFunc of these parameters, the last of which is written; `body` takes the buffers and writes the loops."""
+    with IRBuilder() as builder, T.prim_func(private=True, s_tir=True):
+        T.func_name("kernel")
+        T.func_attr({"tirx.noalias": True})
+        *inputs, out = [T.arg(name, T.buffer(tuple(shape), dtype)) for name, shape, dtype in parameters]
+        with T.sblock("root"):
+            T.reads(*(buffer[(0,) * len(buffer.shape)] for buffer in inputs))
+            T.writes(out[(0,) * len(out.shape)])
+            body(*inputs, out)
+    return builder.get()
+
+
+def flat(buffer: tirx.Buffer) -> tirx.Buffer:
+    """The same memory with one index."""
+    return T.decl_buffer((prod(int(extent) for extent in buffer.shape),), buffer.dtype, data=buffer.data)
