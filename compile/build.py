@@ -3,6 +3,7 @@
 import argparse
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,33 +67,46 @@ def check_input_size(module: tvm.IRModule, geometry: dict[str, Any], path: Path)
         )
 
 
-def build_objects(run: Path, target: Target, dump: Path | None) -> Path:
-    """The pair of step 3 -> a `.tar` of object files for another kind of machine, to be linked there."""
+@dataclass(frozen=True)
+class Compiled:
+    """The pair of step 3 as code, with what it was made of."""
+
+    executable: relax.VMExecutable
+    module: tvm.IRModule
+    card: ModelCard
+    bounds: list[LayerBound]
+
+
+def compile_pair(run: Path, target: Target, dump: Path | None, console: Console) -> Compiled:
+    """The pair of step 3, and nothing else -> code; says how safe it is, and whether somebody changed it."""
+    symbol, params = pair_of(run / STEP_3)
     module, parameters = load_pair(run / STEP_3)
-    certify(module, parameters)
-    objects = run / f"{STEP_3}-{target.name}.tar"
-    compile_module(module, parameters, target, dump).export_library(str(objects))
-    return objects
-
-
-def build_library(run: Path, target: Target, dump: Path | None, console: Console) -> Manifest:
-    """The pair of step 3, and nothing else -> `.so` and `.json`."""
-    prefix = run / STEP_3
-    symbol, params = pair_of(prefix)
-    module, parameters = load_pair(prefix)
     card = card_of(module, str(symbol))
     bounds = certify(module, parameters)
     report_certificate(bounds, console)
     report_changed_parameters(card, parameters, params, console)
-    executable = compile_module(module, parameters, target, dump)
+    return Compiled(compile_module(module, parameters, target, dump), module, card, bounds)
+
+
+def build_objects(run: Path, target: Target, dump: Path | None, console: Console) -> Path:
+    """A `.tar` of object files for another kind of machine, to be linked there."""
+    objects = run / f"{STEP_3}-{target.name}.tar"
+    compile_pair(run, target, dump, console).executable.export_library(str(objects))
+    return objects
+
+
+def build_library(run: Path, target: Target, dump: Path | None, console: Console) -> Manifest:
+    """The `.so` and its `.json`."""
+    compiled = compile_pair(run, target, dump, console)
     library = run / f"{STEP_3}.so"
-    export_library(executable, library)
+    export_library(compiled.executable, library)
+    pair = {path.name: file_sha256(path) for path in pair_of(run / STEP_3)}
     manifest = Manifest.from_json(
         {
-            **description(module, card, bounds),
+            **description(compiled.module, compiled.card, compiled.bounds),
             "target": target.to_json(),
             "library_sha256": file_sha256(library),
-            "sources": {**card.source, symbol.name: file_sha256(symbol), params.name: file_sha256(params)},
+            "sources": {**compiled.card.source, **pair},
         },
         str(library.with_suffix(".json")),
     )
@@ -191,7 +205,7 @@ def build(options: argparse.Namespace, console: Console) -> None:
         build_integer_module(config, run, step_2, options.dump)
         console.print(f"wrote {' and '.join(str(path) for path in pair_of(run / STEP_3))}")
     if target.is_foreign:
-        objects = build_objects(run, target, options.dump)
+        objects = build_objects(run, target, options.dump, console)
         console.print(f"wrote {objects}: objects for {target.mcpu}, to be linked there with `g++ -shared`")
         return
     manifest = build_library(run, target, options.dump, console)

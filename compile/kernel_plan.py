@@ -17,7 +17,7 @@ from compile.kernels.packing import Window, pack_channels, pack_weight
 from compile.kernels.requantize import Requantize
 from compile.layers import ChannelArgmax, ConvLayer, FlattenMaps, Layer, Shape
 from compile.rewrite import bindings_of, shape_of
-from compile.storage import PICTURE, PLAIN, READ_PLAIN, Storage, choose_storage
+from compile.storage import PICTURE, PLAIN, Storage, choose_storage
 
 Kernel = ConvKernel | LayerKernel | ArgmaxKernel | FlattenKernel
 
@@ -47,37 +47,38 @@ def kernel_calls(module: tvm.IRModule) -> list[KernelCall]:
         target = storage.get(call.var, PLAIN)  # what is no feature map lies plain
         shapes = [shape_of(argument) for argument in call.arguments]
         sources = [storage.get(argument, PLAIN) for argument in call.arguments]
-        kernel = kernel_of(call.layer, shapes, sources, target)
+        kernel = kernel_of(call.layer, shapes, sources, Layout(shape_of(call.var), target))
         name = names.setdefault(kernel, f"{call.layer.kind}_{len(names)}")
         planned.append(KernelCall(call, kernel, name, target))
     return planned
 
 
-def kernel_of(layer: Layer, shapes: Sequence[Shape], sources: Sequence[Storage], target: Storage) -> Kernel:
-    """The kernel of a layer whose arguments have these shapes and lie so; those of weights and biases do not matter.
+def kernel_of(layer: Layer, shapes: Sequence[Shape], sources: Sequence[Storage], target: Layout) -> Kernel:
+    """The kernel that makes `target` of arguments of these shapes that lie so; how weights and biases lie is nothing.
 
-    READ_PLAIN layers read and write plain.
+    Layers that read plain read and write plain.
     """
-    maps = [Layout(shape, storage) for shape, storage in zip(shapes, sources, strict=True)]
     if isinstance(layer, FlattenMaps):
         return FlattenKernel(tuple(shapes), layer.fields)
     if isinstance(layer, ChannelArgmax):
         return ArgmaxKernel(shapes[0])
-    if not isinstance(layer, ConvLayer):
-        (result,) = {tuple(int(size) for size in layer.build(shapes).ret_ty.shape)}
-        return LayerKernel(layer, tuple(maps), Layout(result, target))
-    return convolution_kernel(layer, shapes[1], maps, target)
+    if isinstance(layer, ConvLayer):
+        return convolution_kernel(layer, shapes, sources, target)
+    maps = [Layout(shape, storage) for shape, storage in zip(shapes, sources, strict=True)]
+    return LayerKernel(layer, tuple(maps), target)
 
 
-def convolution_kernel(layer: ConvLayer, weight: Shape, maps: Sequence[Layout], target: Storage) -> ConvKernel:
-    """`weight` is the shape OHWI, `maps` are the layouts of all arguments."""
-    source, channels_out, kernel = maps[0], weight[0], weight[1]
-    window = Window(kernel, layer.stride, layer.padding, layer.groups, source.channels, channels_out)
-    size = (1, window.out_size(source.height), window.out_size(source.width), channels_out)
-    if layer.residual_shift is None:
-        return ConvKernel(window, source, Layout(size, target), Requantize(target, layer.relu))
-    requantize = Requantize(target, layer.relu, maps[4].storage, 2.0 ** (layer.out_shift - layer.residual_shift))
-    return ConvKernel(window, source, Layout(size, target), requantize, maps[4])
+def convolution_kernel(
+    layer: ConvLayer, shapes: Sequence[Shape], sources: Sequence[Storage], target: Layout
+) -> ConvKernel:
+    """As `kernel_of`, for x, weight OHWI, bias, weight_shift[, residual]."""
+    source, kernel = Layout(shapes[0], sources[0]), shapes[1][1]
+    window = Window(kernel, layer.stride, layer.padding, layer.groups, source.channels, target.channels)
+    requantize = Requantize(target.storage, layer.relu)
+    if layer.residual_shift is not None:
+        scale = 2.0 ** (layer.out_shift - layer.residual_shift)
+        requantize = Requantize(target.storage, layer.relu, sources[4], scale)
+    return ConvKernel(window, source, target, requantize)
 
 
 def packed_constants(
@@ -97,8 +98,3 @@ def packed_constants(
         pack_channels((bias - from_offset).astype(np.int32), kernel.window),
         pack_channels(np.ldexp(np.float32(1), distance).astype(np.float32), kernel.window),
     ]
-
-
-def reads_plain(layer: Layer) -> bool:
-    """Whether a layer takes feature maps as `main` returns them."""
-    return isinstance(layer, READ_PLAIN)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from compile.errors import CompileError
 from compile.storage import Storage
+from runtime.engine import watching
 
 
 class LayerRecorder:
@@ -27,11 +28,8 @@ class LayerRecorder:
     def watching(self, vm: Any) -> Iterator[None]:
         """Records one run. Raises CompileError where the calls are not those of the module."""
         self.values, self._next, self._problem = {}, 0, None
-        vm.set_instrument(self._on_call)
-        try:
+        with watching(vm, self._on_call):
             yield
-        finally:
-            vm.set_instrument(_ignore)
         if self._problem or self._next != len(self._layers):
             problem = self._problem or f"{self._next} layers ran, the module lists {len(self._layers)}"
             raise CompileError(f"{problem}: the .so and its source do not fit; build the model again")
@@ -46,7 +44,3 @@ class LayerRecorder:
                 self.values[layer["name"]] = Storage(**layer["storage"]).values(arguments[-1].numpy())
             self._next += 1
         return 0
-
-
-def _ignore(*_: Any) -> int:
-    return 0

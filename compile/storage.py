@@ -21,9 +21,10 @@ from compile.layers import (
     ConcatLayer,
     ConvLayer,
     FlattenMaps,
+    Layer,
     Upsample2x,
 )
-from quant.arith import PAD_PIXEL
+from quant.arith import INT8_MIN, PAD_PIXEL
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,11 @@ class Storage:
 
 PICTURE = Storage("uint8", PAD_PIXEL)  # a pixel p is the value p - 128
 PLAIN = Storage("int8")  # what main returns
-READ_PLAIN = (ChannelArgmax, FlattenMaps)
+
+
+def reads_plain(layer: Layer) -> bool:
+    """Whether a layer takes feature maps as `main` returns them. What it makes of them is no feature map."""
+    return isinstance(layer, ChannelArgmax | FlattenMaps)
 
 
 def choose_storage(calls: Sequence[LayerCall], outputs: Sequence[relax.Expr]) -> dict[relax.Var, Storage]:
@@ -62,17 +67,17 @@ def choose_storage(calls: Sequence[LayerCall], outputs: Sequence[relax.Expr]) ->
     padding = padding_of(calls)
     read_plain = {
         *outputs,
-        *(argument for call in calls if isinstance(call.layer, READ_PLAIN) for argument in call.arguments),
+        *(argument for call in calls if reads_plain(call.layer) for argument in call.arguments),
     }
     convolved = {call.arguments[0] for call in calls if isinstance(call.layer, ConvLayer)}
     storage: dict[relax.Var, Storage] = {}
     for call in calls:
-        if isinstance(call.layer, READ_PLAIN):
+        if reads_plain(call.layer):
             continue
         if call.var in read_plain and call.var not in convolved:
             storage[call.var] = PLAIN
         else:
-            offset = 0 if is_unsigned(call, storage) else -int(np.iinfo(np.int8).min)
+            offset = 0 if is_unsigned(call, storage) else -INT8_MIN
             storage[call.var] = Storage("uint8", offset, padding.get(call.var, 0))
     return storage
 

@@ -6,7 +6,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -108,6 +108,16 @@ def _check_processor(library: str | os.PathLike[str], manifest: Manifest) -> Non
             f"{', '.join(missing)}; "
             "build it here, or with `--target avx2` or `--target plain`"
         )
+
+
+@contextmanager
+def watching(vm: Any, on_call: Callable[..., int]) -> Iterator[None]:
+    """Within it the virtual machine tells `on_call` of every call, before and after: see TVM's `vm.set_instrument`."""
+    vm.set_instrument(on_call)
+    try:
+        yield
+    finally:
+        vm.set_instrument(lambda *_: 0)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from runtime.engine import CompiledEngine
+from runtime.engine import CompiledEngine, watching
 from runtime.image import Picture
 
 PEAK_ROUNDS = 40
@@ -87,8 +87,5 @@ def _watched(vm: Any) -> Iterator[list[tuple[str, float]]]:
             calls.append((name, time.perf_counter() - began))
         return 0
 
-    vm.set_instrument(on_call)
-    try:
+    with watching(vm, on_call):
         yield calls
-    finally:
-        vm.set_instrument(lambda *_: 0)

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from math import prod
+from typing import TypeAlias
 
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T  # noqa: N812  # the name that TVM's own texts use
 
 Parameter = tuple[str, Sequence[int], str]  # name, shape, dtype
+Index: TypeAlias = int | tirx.Expr
 
 
 def build_kernel(parameters: Sequence[Parameter], body: Callable[..., None]) -> tirx.PrimFunc:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.tirx.script.builder import ir as T  # noqa: N812  # the name that TVM's own texts use
 
-from compile.kernels.builder import build_kernel, flat
+from compile.kernels.builder import Index, build_kernel, flat
 from compile.kernels.instructions import STEP, Instructions
-from compile.kernels.memory import Index, Layout, four_bytes, load, store, write_border
+from compile.kernels.memory import Layout, four_bytes, load, store, write_border
 from compile.kernels.packing import BLOCK, Window
 from compile.kernels.requantize import Requantize
 
@@ -26,13 +26,18 @@ WRITTEN_OUT = 40  # steps of a window of several pixels, up to which the code ho
 
 @dataclass(frozen=True)
 class ConvKernel:
-    """All that a convolution's code depends on. `residual` lies in its own storage, in the shape of the output."""
+    """All that a convolution's code depends on."""
 
     window: Window
     source: Layout
     target: Layout
     requantize: Requantize
-    residual: Layout | None = None
+
+    @property
+    def residual(self) -> Layout | None:
+        """What is added before the requantization, in the shape of the output."""
+        storage = self.requantize.residual
+        return None if storage is None else Layout(self.target.shape, storage)
 
     @property
     def macs(self) -> int:
@@ -64,8 +69,8 @@ class _Code:
     """Writes the body of a kernel into the builder that is open."""
 
     def __init__(self, kernel: ConvKernel, cpu: Instructions, buffers: Sequence[tirx.Buffer]) -> None:
-        x, self.weight, self.bias, self.scale, *residual, self.out = buffers
-        self.x, self.memory = flat(x), flat(self.out)
+        x, self.weight, self.bias, self.scale, *residual, out = buffers
+        self.x, self.memory = flat(x), flat(out)
         self.residual = flat(residual[0]) if residual else None
         self.kernel, self.window, self.cpu = kernel, kernel.window, cpu
         self.tile = tile_of(kernel.target.width, cpu.tile)
@@ -81,7 +86,7 @@ class _Code:
                     self.begin(block)
                     self.accumulate(y, z, block)
                     self.finish(y, z, block, channels)
-        write_border(self.out, self.kernel.target)
+        write_border(self.memory, self.kernel.target)
 
     def begin(self, block: Index) -> None:
         with T.unroll(self.tile) as pixel, T.unroll(self.parts) as part:

@@ -7,9 +7,9 @@ from math import prod
 from tvm import te, tirx
 from tvm.tirx.script.builder import ir as T  # noqa: N812  # the name that TVM's own texts use
 
-from compile.kernels.builder import build_kernel, flat
+from compile.kernels.builder import Index, build_kernel, flat
 from compile.kernels.instructions import Instructions
-from compile.kernels.memory import Index, Layout, load, store, write_border
+from compile.kernels.memory import Layout, load, store, write_border
 from compile.kernels.requantize import Requantize, all_lanes, multiply_add
 from compile.layers import (
     AddLayer,
@@ -19,8 +19,6 @@ from compile.layers import (
     QuantizePixels,
     Upsample2x,
 )
-
-Value = Callable[[tirx.Expr], tirx.Expr]
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,8 @@ class LayerKernel:
         parameters = [source.parameter(f"x{index}") for index, source in enumerate(self.sources)]
 
         def body(*buffers: tirx.Buffer) -> None:
-            *inputs, out = buffers
-            write(self, [flat(buffer) for buffer in inputs], flat(out), cpu.lanes)
+            *inputs, out = (flat(buffer) for buffer in buffers)
+            write(self, inputs, out, cpu.lanes)
             write_border(out, self.target)
 
         write = _WRITERS[type(self.layer)]
@@ -51,7 +49,7 @@ def write_copy(kernel: LayerKernel, inputs: Sequence[tirx.Buffer], out: tirx.Buf
     def value(start: Sequence[Index], valid: int) -> tirx.Expr:
         return moved(load(x, start[0], valid, lanes), source, kernel.target, lanes)
 
-    each_register(kernel, [source], out, lanes, value)
+    each_register(kernel, out, lanes, value)
 
 
 def moved(value: tirx.Expr, source: Layout, target: Layout, lanes: int) -> tirx.Expr:
@@ -71,7 +69,6 @@ def real(value: tirx.Expr, source: Layout, scale: float, lanes: int) -> tirx.Exp
 
 def each_register(
     kernel: LayerKernel,
-    sources: Sequence[Layout],
     out: tirx.Buffer,
     lanes: int,
     value: Callable[[Sequence[Index], int], tirx.Expr],
@@ -84,7 +81,7 @@ def each_register(
     valid = min(lanes, row_bytes)
     with T.parallel(target.height) as y, T.serial(-(-row_bytes // lanes)) as number:
         byte = T.min(number * lanes, row_bytes - valid)
-        starts = [source.address(y, 0) + byte for source in sources]
+        starts = [source.address(y, 0) + byte for source in kernel.sources]
         store(out, target.address(y, 0) + byte, value(starts, valid), valid, lanes)
 
 
@@ -99,7 +96,7 @@ def write_add(kernel: LayerKernel, inputs: Sequence[tirx.Buffer], out: tirx.Buff
         first, second = (load(x, start, valid, lanes) for x, start in zip(inputs, starts, strict=True))
         return requantize.rounded(real(first, a, scales[0], lanes) + real(second, b, scales[1], lanes), lanes)
 
-    each_register(kernel, [a, b], out, lanes, value)
+    each_register(kernel, out, lanes, value)
 
 
 def write_upsample(kernel: LayerKernel, inputs: Sequence[tirx.Buffer], out: tirx.Buffer, lanes: int) -> None:

@@ -1,16 +1,14 @@
 """Loads, stores and addresses of feature maps; their buffers are flat here, and `Layout` knows where a value lies."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from tvm import tirx
 from tvm.tirx.script.builder import ir as T  # noqa: N812  # the name that TVM's own texts use
 
-from compile.kernels.builder import Parameter, flat
+from compile.kernels.builder import Index, Parameter
+from compile.kernels.instructions import STEP
 from compile.layers import Shape
 from compile.storage import Storage
-
-Index: TypeAlias = int | tirx.Expr
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,8 @@ class Layout:
 
 def four_bytes(memory: tirx.Buffer, start: Index, count: int) -> tirx.Expr:
     """`count` bytes from `start` on as an int32, the first one lowest; at most four."""
-    if count == 4:
-        return T.reinterpret("int32", memory[T.ramp(start, 1, 4)])
+    if count == STEP:
+        return T.reinterpret("int32", memory[T.ramp(start, 1, STEP)])
     value = T.Cast("int32", memory[start])
     for byte in range(1, count):
         value = value | (T.Cast("int32", memory[start + byte]) << (8 * byte))
@@ -70,12 +68,12 @@ def store(memory: tirx.Buffer, start: Index, value: tirx.Expr, valid: int, lanes
         T.buffer_store(memory, tirx.Shuffle([value], [lane]), [start + lane])
 
 
-def write_border(out: tirx.Buffer, layout: Layout) -> None:
+def write_border(memory: tirx.Buffer, layout: Layout) -> None:
     """Real zeros around the feature map."""
     border = layout.storage.border
     if not border:
         return
-    memory, zero = flat(out), tirx.const(layout.storage.offset, layout.storage.dtype)
+    zero = tirx.const(layout.storage.offset, layout.storage.dtype)
     height, width = layout.height, layout.width
     for row in (*range(-border, 0), *range(height, height + border)):
         with T.serial((width + 2 * border) * layout.channels) as byte:

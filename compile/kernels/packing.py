@@ -9,16 +9,15 @@ four. A run that is no multiple of four ends in a step that starts early, with z
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
 
+from compile.kernels.builder import Index
 from compile.kernels.instructions import STEP
 
 BLOCK = 16
-Index: TypeAlias = int | tirx.Expr
 
 
 @dataclass(frozen=True)
@@ -85,10 +84,6 @@ class Window:
         channel = start + lane
         there = (lane < self.merged_out) & (channel < self.channels_out)
         return np.where(there, channel, -1).reshape(self.blocks, BLOCK)
-
-    def out_size(self, in_size: int) -> int:
-        """Rows or columns of the output."""
-        return (in_size + 2 * self.padding - self.kernel) // self.stride + 1
 
     def alike(self) -> Iterator[tuple[int, int, int]]:
         """First block, number of blocks and channels to a block, for every stretch of blocks with equally many."""

@@ -10,18 +10,21 @@ layer; equal kernels are there once; no layer function is left (else the module 
 returns and a convolution reads lies in memory twice.
 """
 
+from collections.abc import Iterable
+
 import tvm
 from tvm import relax, tirx
 
 from compile.files import Parameters
-from compile.kernel_plan import Kernel, KernelCall, kernel_calls, packed_constants, reads_plain
+from compile.graph import arguments_of
+from compile.kernel_plan import Kernel, KernelCall, kernel_calls, packed_constants
 from compile.kernels.conv import ConvKernel
 from compile.kernels.elementwise import LayerKernel
 from compile.kernels.instructions import Instructions
 from compile.kernels.memory import Layout
 from compile.layers import ConvLayer
-from compile.rewrite import bindings_of, main_function, shape_of, substitute, typed_global
-from compile.storage import PLAIN
+from compile.rewrite import bindings_of, main_function, shape_of, typed_global
+from compile.storage import PLAIN, reads_plain
 
 
 @tvm.transform.module_pass(opt_level=0, name="LowerLayers")
@@ -40,9 +43,9 @@ class _Lowering:
     def __init__(self, module: tvm.IRModule, parameters: Parameters, cpu: Instructions) -> None:
         self.source, self.parameters, self.cpu = module, parameters, cpu
         self.calls = {call.layer.var: call for call in kernel_calls(module)}
-        self.kernels: dict[str, tuple[relax.GlobalVar, tirx.PrimFunc]] = {}
+        self.kernels: dict[Kernel, tuple[relax.GlobalVar, tirx.PrimFunc]] = {}
         self.stored: dict[relax.Expr, relax.Expr] = {}  # a tensor, as its kernel leaves it
-        self.plain: dict[relax.Expr, relax.Expr] = {}  # the same as main returns it
+        self.copied: set[relax.Expr] = set()  # those of them that are there as main returns them, too
         self.bindings: list[tuple[relax.Var, relax.Expr]] = []
 
     def module(self) -> tvm.IRModule:
@@ -52,9 +55,10 @@ class _Lowering:
             if binding.var in self.calls:
                 self.lower(self.calls[binding.var])
             else:
-                self.bindings.append((binding.var, substitute(binding.value, self.plain)))
-        outputs = [self.as_plain(output) for output in last.value.fields]
-        function = main_function(list(main.params), self.bindings, outputs, dict(main.attrs))
+                self.make_plain(arguments_of(binding.value))
+                self.bindings.append((binding.var, binding.value))
+        self.make_plain(last.value.fields)
+        function = main_function(list(main.params), self.bindings, list(last.value.fields), dict(main.attrs))
         others = {var: value for var, value in self.source.functions.items() if isinstance(value, tirx.PrimFunc)}
         functions = {relax.GlobalVar("main"): function, **others, **dict(self.kernels.values())}
         return tvm.IRModule(functions, attrs=self.source.attrs)
@@ -68,24 +72,28 @@ class _Lowering:
             weights = [self.parameters[argument.name] for argument in arguments[1:4]]
             constants = [relax.const(value) for value in packed_constants(layer, call.kernel, self.cpu, *weights)]
             del arguments[1:4]
-        maps = [self.as_plain(x) if reads_plain(layer) else self.stored.get(x, x) for x in arguments]
+        if reads_plain(layer):
+            self.make_plain(arguments)
+            maps = arguments
+        else:
+            maps = [self.stored.get(x, x) for x in arguments]
         if storage != PLAIN:
             stored_type = relax.TensorType(storage.shape(shape_of(var)), storage.dtype)
             self.stored[var] = relax.DataflowVar(var.name, stored_type)
         self.emit(self.stored.get(var, var), call.function, call.kernel, [maps[0], *constants, *maps[1:]])
 
-    def as_plain(self, var: relax.Expr) -> relax.Expr:
-        """The tensor as `main` returns it, copied if it lies in memory in another way."""
-        if var not in self.stored:
-            return var
-        if var not in self.plain:
-            copy = LayerKernel(None, (Layout(shape_of(var), self.calls[var].storage),), Layout(shape_of(var), PLAIN))
-            self.plain[var] = var
-            self.emit(var, f"plain_copy_{len(self.plain)}", copy, [self.stored[var]])
-        return self.plain[var]
+    def make_plain(self, tensors: Iterable[relax.Expr]) -> None:
+        """Sees to it that these are there as `main` returns them: copies those that lie in memory in another way."""
+        for var in tensors:
+            if var in self.stored and var not in self.copied:
+                shape = shape_of(var)
+                copy = LayerKernel(None, (Layout(shape, self.calls[var].storage),), Layout(shape, PLAIN))
+                self.emit(var, f"plain_copy_{len(self.kernels)}", copy, [self.stored[var]])
+                self.copied.add(var)
 
     def emit(self, var: relax.Var, name: str, kernel: Kernel, arguments: list[relax.Expr]) -> None:
-        if name not in self.kernels:
+        """Appends a kernel call; the name is that of a kernel which is not there yet."""
+        if kernel not in self.kernels:
             function = kernel.build(self.cpu)
-            self.kernels[name] = (typed_global(name, function), function)
-        self.bindings.append((var, relax.call_tir(self.kernels[name][0], arguments, out_ty=var.ty)))
+            self.kernels[kernel] = (typed_global(name, function), function)
+        self.bindings.append((var, relax.call_tir(self.kernels[kernel][0], arguments, out_ty=var.ty)))

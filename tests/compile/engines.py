@@ -10,13 +10,14 @@ from tvm import relax, tirx
 
 from compile.files import Parameters
 from compile.importer import import_onnx
-from compile.kernel_plan import kernel_of, packed_constants, reads_plain
+from compile.kernel_plan import kernel_of, packed_constants
 from compile.kernels.instructions import Instructions
+from compile.kernels.memory import Layout
 from compile.layers import ConvLayer, Layer, QuantizePixels, Shape
 from compile.passes.merge_tasks import MergeTasks
 from compile.passes.to_integer import ToInteger
 from compile.pipeline import compile_module, run_passes
-from compile.storage import PICTURE, PLAIN, Storage
+from compile.storage import PICTURE, PLAIN, Storage, reads_plain
 from compile.targets import find_target
 
 Array = np.ndarray
@@ -69,7 +70,9 @@ class KernelUnderTest:
             self.sources = [PICTURE]
         offset = 0 if getattr(layer, "relu", False) else 128
         self.target = PLAIN if plain or lies_plain else Storage("uint8", offset, border=1)
-        self.kernel = kernel_of(layer, [tuple(shape) for shape in shapes], self.sources, self.target)
+        self.kernel = kernel_of(
+            layer, [tuple(shape) for shape in shapes], self.sources, Layout(self.shape, self.target)
+        )
 
     def function(self, name: str) -> tirx.PrimFunc:
         return self.kernel.build(self.cpu).with_attr("global_symbol", name)
