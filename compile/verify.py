@@ -33,7 +33,7 @@ from configs import Config, ConfigError, load
 from quant.errors import QuantError
 from runtime.artifact import Manifest, file_sha256, load_artifact
 from runtime.engine import CompiledEngine
-from runtime.errors import ArtifactError, ImageError
+from runtime.errors import ImageError, RuntimeRoomError
 from runtime.geometry import Placement
 from runtime.image import find_inputs, read_picture
 
@@ -285,7 +285,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         width = None if sys.stdout.isatty() else TABLE_WIDTH
         return 0 if verify(options, Console(highlight=False, soft_wrap=True, width=width)) else 1
-    except (CompileError, ConfigError, QuantError, ArtifactError, OSError) as error:
+    except (CompileError, ConfigError, QuantError, RuntimeRoomError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

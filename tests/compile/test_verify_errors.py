@@ -150,6 +150,11 @@ def test_wrong_arguments(
     refused(capsys, message)
 
 
+def test_no_threads_at_all(built: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(built.verify_arguments("--threads", "0")) == 2
+    refused(capsys, "the number of threads must be at least 1, is 0")
+
+
 def test_a_tally_counts_every_element() -> None:
     tally = Tally("x")
     ours = np.array([[1, -2], [3, 127]], np.int8)
