@@ -73,6 +73,7 @@ class Compiled:
 
     executable: relax.VMExecutable
     module: tvm.IRModule
+    parameters: Parameters
     card: ModelCard
     bounds: list[LayerBound]
 
@@ -85,7 +86,7 @@ def compile_pair(run: Path, target: Target, dump: Path | None, console: Console)
     bounds = certify(module, parameters)
     report_certificate(bounds, console)
     report_changed_parameters(card, parameters, params, console)
-    return Compiled(compile_module(module, parameters, target, dump), module, card, bounds)
+    return Compiled(compile_module(module, parameters, target, dump), module, parameters, card, bounds)
 
 
 def build_objects(run: Path, target: Target, dump: Path | None, console: Console) -> Path:
@@ -103,7 +104,7 @@ def build_library(run: Path, target: Target, dump: Path | None, console: Console
     pair = {path.name: file_sha256(path) for path in pair_of(run / STEP_3)}
     manifest = Manifest.from_json(
         {
-            **description(compiled.module, compiled.card, compiled.bounds),
+            **description(compiled.module, compiled.parameters, compiled.card, compiled.bounds),
             "target": target.to_json(),
             "library_sha256": file_sha256(library),
             "sources": {**compiled.card.source, **pair},
@@ -114,7 +115,9 @@ def build_library(run: Path, target: Target, dump: Path | None, console: Console
     return manifest
 
 
-def description(module: tvm.IRModule, card: ModelCard, bounds: list[LayerBound]) -> dict[str, Any]:
+def description(
+    module: tvm.IRModule, parameters: Parameters, card: ModelCard, bounds: list[LayerBound]
+) -> dict[str, Any]:
     """The part of the manifest that follows from the integer module and its weights alone."""
     return {
         "schema_version": SCHEMA_VERSION,
@@ -122,12 +125,12 @@ def description(module: tvm.IRModule, card: ModelCard, bounds: list[LayerBound])
         "uses_im_hw": card.uses_im_hw,
         "tasks": card.tasks,
         "outputs": card.outputs,
-        "layers": describe_layers(module, card),
+        "layers": describe_layers(module, parameters, card),
         "certificate": [bound.to_json() for bound in bounds],
     }
 
 
-def describe_layers(module: tvm.IRModule, card: ModelCard) -> list[dict[str, Any]]:
+def describe_layers(module: tvm.IRModule, parameters: Parameters, card: ModelCard) -> list[dict[str, Any]]:
     """The layers in the order of their kernel calls, each with the tensor of step 2 that it must equal."""
     return [
         {
@@ -137,7 +140,7 @@ def describe_layers(module: tvm.IRModule, card: ModelCard) -> list[dict[str, Any
             "macs": getattr(call.kernel, "macs", 0),
             "tensor": card.tensor_of_layer.get(call.layer.name),
         }
-        for call in kernel_calls(module)
+        for call in kernel_calls(module, parameters)
     ]
 
 

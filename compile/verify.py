@@ -163,7 +163,7 @@ def check_sources(run: Path, manifest: Manifest, step_2: Path) -> Sources:
     module, parameters = load_pair(prefix)
     card = card_of(module, str(symbol))
     stated = manifest.to_json()
-    derived = Manifest.from_json(stated | description(module, card, certify(module, parameters))).to_json()
+    derived = Manifest.from_json(stated | description(module, parameters, card, certify(module, parameters))).to_json()
     wrong = [key for key, value in derived.items() if value != stated[key]]
     problems += [f"{prefix}.json: its {key} is not what {symbol.name} gives; build again" for key in wrong]
     changed = changed_parameters(card, parameters)

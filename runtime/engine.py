@@ -61,25 +61,30 @@ class CompiledEngine:
             raise ArtifactError(
                 f"{library}: TVM cannot load it ({_first_line(error)}); build the model again on a machine of this kind"
             ) from None
+        geometry = self.manifest.input
+        self._picture = self._tvm.runtime.empty((1, geometry.height, geometry.width, 3), "uint8")
+        self._valid_hw = self._tvm.runtime.empty((1, 2), "int32")
         self._checked = False
 
     def run(self, picture: Picture, im_hw: tuple[int, int] | None = None) -> Outputs:
-        """All outputs of the manifest by name, as numpy arrays. See `Engine.run`; without `im_hw` the whole input
-        counts but the geometry's padding on the right.
+        """All outputs of the manifest by name. See `Engine.run`; without `im_hw` the whole input counts but the
+        geometry's padding on the right. One run at a time: an engine has memory for one picture.
         """
         geometry = self.manifest.input
         expected = (1, geometry.height, geometry.width, 3)
         if picture.dtype != np.uint8 or picture.shape != expected:
             raise UsageError(f"the network input is uint8 {expected}, not {picture.dtype} {picture.shape}")
-        tensor = self._tvm.runtime.tensor
-        arguments = [tensor(np.ascontiguousarray(picture))]
+        arguments = [self._picture.copyfrom(np.ascontiguousarray(picture))]
         if self.manifest.uses_im_hw:
             valid = im_hw or (geometry.height, geometry.width - geometry.pad_right)
-            arguments.append(tensor(np.array([valid], np.int32)))
+            arguments.append(self._valid_hw.copyfrom(np.array([valid], np.int32)))
         results = self._main(*arguments)
         if not self._checked:
             self._check(results)
-        return {output.name: result.numpy() for output, result in zip(self.manifest.outputs, results, strict=True)}
+        # views of TVM's memory, which they keep
+        return {
+            output.name: np.from_dlpack(result) for output, result in zip(self.manifest.outputs, results, strict=True)
+        }
 
     def _check(self, results: Any) -> None:
         """Shapes and types cannot change between runs, so once is enough."""

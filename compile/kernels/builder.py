@@ -16,7 +16,7 @@ def build_kernel(parameters: Sequence[Parameter], body: Callable[..., None]) -> 
     """The PrimFunc of these parameters, the last of which is written; `body` takes the buffers and writes the loops."""
     with IRBuilder() as builder, T.prim_func(private=True, s_tir=True):
         T.func_name("kernel")
-        T.func_attr({"tirx.noalias": True})
+        T.func_attr({"tirx.noalias": False})
         *inputs, out = [T.arg(name, T.buffer(tuple(shape), dtype)) for name, shape, dtype in parameters]
         with T.sblock("root"):
             T.reads(*(buffer[(0,) * len(buffer.shape)] for buffer in inputs))

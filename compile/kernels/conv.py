@@ -6,20 +6,21 @@
         for each pixel:                                     residual, ReLU, requantization, store
 
 The last tile of a row overlaps the one before it, so any width goes. compile/kernels/packing.py says what a window is,
-compile/kernels/requantize.py how sums become bytes.
+compile/kernels/epilogue.py how sums become bytes.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from tvm import tirx
 from tvm.tirx.script.builder import ir as T  # noqa: N812  # the name that TVM's own texts use
 
 from compile.kernels.builder import Index, build_kernel, flat
+from compile.kernels.epilogue import Epilogue, Register
 from compile.kernels.instructions import STEP, Instructions
 from compile.kernels.memory import Layout, four_bytes, load, store, write_border
 from compile.kernels.packing import BLOCK, Window
-from compile.kernels.requantize import Requantize
 
 WRITTEN_OUT = 40  # steps of a window of several pixels, up to which the code holds each of them
 
@@ -31,12 +32,12 @@ class ConvKernel:
     window: Window
     source: Layout
     target: Layout
-    requantize: Requantize
+    epilogue: Epilogue
 
     @property
     def residual(self) -> Layout | None:
         """What is added before the requantization, in the shape of the output."""
-        storage = self.requantize.residual
+        storage = self.epilogue.residual
         return None if storage is None else Layout(self.target.shape, storage)
 
     @property
@@ -46,14 +47,17 @@ class ConvKernel:
         return height * width * channels * self.window.kernel**2 * self.window.channels_in // self.window.groups
 
     def build(self, cpu: Instructions) -> tirx.PrimFunc:
-        """PrimFunc (x, weight, bias, scale[, residual], out): feature maps as they are stored, the rest as packed."""
+        """PrimFunc (x, weight, bias, the epilogue's constants[, residual], out).
+
+        Feature maps as they are stored, the rest as packed.
+        """
         window = self.window
         lanes_in_all = window.blocks * BLOCK
         parameters = [
             self.source.parameter("x"),
             ("weight", (window.blocks, window.kernel, window.runs, window.steps, BLOCK * STEP), "int8"),
             ("bias", (lanes_in_all,), "int32"),
-            ("scale", (lanes_in_all,), "float32"),
+            *((f"channel{index}", (lanes_in_all,), dtype) for index, dtype in enumerate(self.epilogue.CHANNEL_DTYPES)),
             *([self.residual.parameter("residual")] if self.residual else []),
             self.target.parameter("out"),
         ]
@@ -69,13 +73,14 @@ class _Code:
     """Writes the body of a kernel into the builder that is open."""
 
     def __init__(self, kernel: ConvKernel, cpu: Instructions, buffers: Sequence[tirx.Buffer]) -> None:
-        x, self.weight, self.bias, self.scale, *residual, out = buffers
+        x, self.weight, self.bias, *others, out = buffers
         self.x, self.memory = flat(x), flat(out)
-        self.residual = flat(residual[0]) if residual else None
+        self.residual = flat(others.pop()) if kernel.residual else None
+        self.constants = others
         self.kernel, self.window, self.cpu = kernel, kernel.window, cpu
         self.tile = tile_of(kernel.target.width, cpu.tile)
         self.parts = BLOCK // cpu.lanes  # registers to a block
-        self.sums = T.sblock_alloc_buffer((self.tile * BLOCK,), "int32", scope="local")
+        self.sums = T.sblock_alloc_buffer((self.tile * BLOCK,), "int32")
 
     def rows(self) -> None:
         width, tile = self.kernel.target.width, self.tile
@@ -94,35 +99,53 @@ class _Code:
 
     def accumulate(self, y: Index, z: Index, block: Index) -> None:
         window = self.window
-        few = window.kernel * window.runs * window.steps <= WRITTEN_OUT
-        # neighbouring pixels share what a window of several reads; of one pixel, registers would hold weights only
-        loop = T.unroll if window.kernel > 1 and few else T.serial
-        with T.unroll(window.kernel) as row, T.unroll(window.runs) as run, loop(window.steps) as step:
+        if window.kernel > 1 and window.kernel * window.runs * window.steps <= WRITTEN_OUT or window.apart:
+            # neighbouring pixels share what a window of several reads; of one pixel, registers would hold weights only
+            for row, run, step in product(range(window.kernel), range(window.runs), range(window.steps)):
+                self.dot_products(y, z, block, row, run, step)
+            return
+        with T.unroll(window.kernel) as row, T.unroll(window.runs) as run, T.serial(window.steps) as step:
             self.dot_products(y, z, block, row, run, step)
 
     def dot_products(self, y: Index, z: Index, block: Index, row: Index, run: Index, step: Index) -> None:
         window, width = self.window, STEP * self.cpu.lanes
-        channel = window.first_in(block) + run * window.channels_in + window.start_of(step)
-        with T.unroll(self.tile) as pixel, T.unroll(self.parts) as part:
+        small = self.kernel.source.storage.offset == 0
+        with T.unroll(self.tile) as pixel:
             corner = y * window.stride - window.padding + row, (z + pixel) * window.stride - window.padding
-            x = four_bytes(self.x, self.kernel.source.address(*corner, channel), min(STEP, window.run))
-            sums = self.register(pixel, part)
-            weight = self.weight[block, row, run, step, T.ramp(part * width, 1, width)]
-            small = self.kernel.source.storage.offset == 0
-            T.buffer_store(self.sums, self.cpu.dot(self.sums[sums], x, weight, small), [sums])
+            first = self.kernel.source.address(*corner, window.first_in(block) + run * window.channels_in)
+            for part in range(self.parts):
+                sums = self.register(pixel, part)
+                weight = self.weight[block, row, run, step, T.ramp(part * width, 1, width)]
+                x = self.spread(first, step, part)
+                T.buffer_store(self.sums, self.cpu.dot(self.sums[sums], x, weight, small), [sums])
+
+    def spread(self, first: Index, step: Index, part: int) -> tirx.Expr:
+        """The four bytes that each lane multiplies; `first` is where the block's input begins at a pixel."""
+        window, lanes = self.window, self.cpu.lanes
+        if not window.apart:
+            return T.broadcast(four_bytes(self.x, first + window.start_of(step), min(STEP, window.run)), lanes)
+        count = window.reach // STEP
+        fours = T.Bind(T.reinterpret(f"int32x{count}", self.x[T.ramp(first, 1, window.reach)]))
+        groups = [window.group_of(part * lanes + lane) for lane in range(lanes)]
+        # TVM makes no vector that is longer than all that it is made of
+        return tirx.Shuffle([fours] * -(-lanes // count), [group * window.steps + step for group in groups])
 
     def finish(self, y: Index, z: Index, block: Index, channels: int) -> None:
         lanes = self.cpu.lanes
-        for part in range(-(-channels // lanes)):
-            valid = min(lanes, channels - part * lanes)
-            with T.unroll(self.tile) as pixel:
+        parts = range(-(-channels // lanes))
+        constants = [[T.Bind(values[self.register(block, part)]) for values in self.constants] for part in parts]
+        places, registers = [], []
+        for pixel in range(self.tile):
+            for part in parts:
                 place = y, z + pixel, self.window.first_out(block) + part * lanes
+                valid = min(lanes, channels - part * lanes)
                 residual = None
                 if self.kernel.residual is not None:
                     residual = load(self.residual, self.kernel.residual.address(*place), valid, lanes)
-                sums, scale = self.sums[self.register(pixel, part)], self.scale[self.register(block, part)]
-                stored = self.kernel.requantize(sums, scale, residual, lanes)
-                store(self.memory, self.kernel.target.address(*place), stored, valid, lanes)
+                registers.append(Register(self.sums[self.register(pixel, part)], constants[part], residual))
+                places.append((self.kernel.target.address(*place), valid))
+        for (address, valid), stored in zip(places, self.kernel.epilogue(registers, lanes), strict=True):
+            store(self.memory, address, stored, valid, lanes)
 
     def register(self, block: Index, part: Index) -> tirx.Expr:
         """Index of a register's lanes, for the block of that number or the pixel's."""

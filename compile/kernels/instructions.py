@@ -1,8 +1,8 @@
 """The dot product of four bytes by four in every lane of a register: the one thing that depends on the processor.
 
 `dot(sums, x, weights, small)` returns sums + x[0] w[0] + ... + x[3] w[3] per lane: `sums` int32 per lane, `x` four
-unsigned bytes in an int32 that all lanes share, `weights` four signed bytes per lane. Exact for w in -127..127 and x in
-0..255, or in 0..127 where `small` says so.
+unsigned bytes in an int32 per lane, `weights` four signed bytes per lane. Exact for w in -127..127 and x in 0..255, or
+in 0..127 where `small` says so.
 """
 
 from collections.abc import Callable
@@ -29,13 +29,13 @@ class Instructions:
 
 def dot_vnni512(sums: tirx.Expr, x: tirx.Expr, weights: tirx.Expr, _small: bool) -> tirx.Expr:
     """One vpdpbusd on 512 bits."""
-    bytes_of_x = T.reinterpret("uint8x64", T.broadcast(x, 16))
+    bytes_of_x = T.reinterpret("uint8x64", x)
     return T.call_llvm_pure_intrin("int32x16", "llvm.x86.avx512.vpdpbusd.512", sums, bytes_of_x, weights)
 
 
 def dot_vnni256(sums: tirx.Expr, x: tirx.Expr, weights: tirx.Expr, _small: bool) -> tirx.Expr:
     """One vpdpbusd on 256 bits."""
-    bytes_of_x = T.reinterpret("uint8x32", T.broadcast(x, 8))
+    bytes_of_x = T.reinterpret("uint8x32", x)
     return T.call_llvm_pure_intrin("int32x8", "llvm.x86.avx512.vpdpbusd.256", sums, bytes_of_x, weights)
 
 
@@ -43,7 +43,7 @@ def dot_avx2(sums: tirx.Expr, x: tirx.Expr, weights: tirx.Expr, small: bool) -> 
     """vpmaddubsw and vpmaddwd, where 2 · 127 · 127 fits into int16; else in pairs of int16."""
     if not small:
         return sums + pairwise(x, weights, 8)
-    bytes_of_x = T.reinterpret("uint8x32", T.broadcast(x, 8))
+    bytes_of_x = T.reinterpret("uint8x32", x)
     products = T.call_llvm_pure_intrin("int16x16", "llvm.x86.avx2.pmadd.ub.sw", bytes_of_x, weights)
     ones = T.broadcast(tirx.const(1, "int16"), 16)
     return sums + T.call_llvm_pure_intrin("int32x8", "llvm.x86.avx2.pmadd.wd", products, ones)
@@ -55,7 +55,7 @@ def pairwise(x: tirx.Expr, weights: tirx.Expr, lanes: int) -> tirx.Expr:
     Its shape, products of neighbours added, is what LLVM knows as one instruction (vpmaddwd, vpdpwssd).
     """
     low_byte, eight = (T.broadcast(tirx.const(value, "int16"), 2 * lanes) for value in (255, 8))
-    words_of_x = [T.reinterpret(f"int16x{2 * lanes}", T.broadcast(x >> shift, lanes)) & low_byte for shift in (0, 8)]
+    words_of_x = [T.reinterpret(f"int16x{2 * lanes}", x >> T.broadcast(shift, lanes)) & low_byte for shift in (0, 8)]
     words = T.reinterpret(f"int16x{2 * lanes}", weights)
     total = T.broadcast(0, lanes)
     for a, b in zip(words_of_x, ((words << eight) >> eight, words >> eight), strict=True):
@@ -67,13 +67,13 @@ def pairwise(x: tirx.Expr, weights: tirx.Expr, lanes: int) -> tirx.Expr:
 
 def dot_arm(sums: tirx.Expr, x: tirx.Expr, weights: tirx.Expr, small: bool) -> tirx.Expr:
     """One sdot, whose operands are both signed."""
-    bytes_of_x = T.reinterpret("int8x16", T.broadcast(x if small else less_128(x), 4))
+    bytes_of_x = T.reinterpret("int8x16", x if small else less_128(x))
     return T.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.sdot.v4i32.v16i8", sums, bytes_of_x, weights)
 
 
 def less_128(x: tirx.Expr) -> tirx.Expr:
     """128 off each of four bytes: their highest bits turned over."""
-    return x ^ tirx.const(-0x7F7F7F80, "int32")  # 0x80808080
+    return x ^ T.broadcast(tirx.const(-0x7F7F7F80, "int32"), 4)  # 0x80808080
 
 
 def plain(lanes: int, tile: int) -> Instructions:

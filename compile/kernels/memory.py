@@ -10,6 +10,8 @@ from compile.kernels.instructions import STEP
 from compile.layers import Shape
 from compile.storage import Storage
 
+WIDEST = 64  # bytes of the largest registers
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -59,26 +61,44 @@ def load(memory: tirx.Buffer, start: Index, valid: int, lanes: int) -> tirx.Expr
 
 
 def store(memory: tirx.Buffer, start: Index, value: tirx.Expr, valid: int, lanes: int) -> None:
-    """The first `valid` lanes of a register."""
+    """The first `valid` lanes of a register, in pieces of powers of two."""
     if valid == lanes:
         T.buffer_store(memory, value, [T.ramp(start, 1, lanes)])
         return
-    value = T.Bind(value)
-    for lane in range(valid):
-        T.buffer_store(memory, tirx.Shuffle([value], [lane]), [start + lane])
+    value, first = T.Bind(value), 0
+    while first < valid:
+        count = largest_power(valid - first)
+        piece = tirx.Shuffle([value], list(range(first, first + count)))
+        T.buffer_store(memory, piece, [run_of(start + first, count)])
+        first += count
+
+
+def run_of(start: Index, count: int) -> Index:
+    """Addresses of `count` bytes in a row; TVM has no vectors of one."""
+    return start if count == 1 else T.ramp(start, 1, count)
+
+
+def largest_power(limit: int) -> int:
+    """The largest power of two that is no larger."""
+    return 1 << (limit.bit_length() - 1)
+
+
+def fill(memory: tirx.Buffer, start: Index, size: int, value: tirx.Expr) -> None:
+    """`size` bytes with the same value; the last piece overlaps the one before it."""
+    count = largest_power(min(size, WIDEST))
+    with T.serial(-(-size // count)) as piece:
+        first = start + T.min(piece * count, size - count)
+        T.buffer_store(memory, value if count == 1 else T.broadcast(value, count), [run_of(first, count)])
 
 
 def write_border(memory: tirx.Buffer, layout: Layout) -> None:
     """Real zeros around the feature map."""
-    border = layout.storage.border
+    border, height, width = layout.storage.border, layout.height, layout.width
     if not border:
         return
     zero = tirx.const(layout.storage.offset, layout.storage.dtype)
-    height, width = layout.height, layout.width
     for row in (*range(-border, 0), *range(height, height + border)):
-        with T.serial((width + 2 * border) * layout.channels) as byte:
-            T.buffer_store(memory, zero, [layout.address(row, -border) + byte])
+        fill(memory, layout.address(row, -border), (width + 2 * border) * layout.channels, zero)
     with T.serial(height) as row:
         for column in (-border, width):
-            with T.serial(border * layout.channels) as byte:
-                T.buffer_store(memory, zero, [layout.address(row, column) + byte])
+            fill(memory, layout.address(row, column), border * layout.channels, zero)

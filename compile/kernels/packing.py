@@ -4,6 +4,9 @@ Sixteen output channels make a block. Where a group has fewer, several groups sh
 holds channels of one group only. A block reads a run of input channels at every pixel under the kernel, in steps of
 four bytes. If it reads all channels, a kernel row is one run over its pixels, so that three channels need no padding to
 four. A run that is no multiple of four ends in a step that starts early, with zeros as weights for what was read.
+
+Groups that share a block read their own channels each, if these are a multiple of four: then a step is four bytes to
+each group. Else the block reads the channels of all of them, with zeros as weights between the groups.
 """
 
 from collections.abc import Iterator
@@ -62,14 +65,19 @@ class Window:
         return min(self.channels_in, max(STEP, self.merged_in))
 
     @property
+    def apart(self) -> bool:
+        """Whether groups that share a block read their own channels each."""
+        return self.merged > 1 and self.groups % self.merged == 0 and self.channels_in // self.groups % STEP == 0
+
+    @property
     def runs(self) -> int:
         """Runs to a kernel row."""
-        return 1 if self.reach == self.channels_in else self.kernel
+        return 1 if self.reach == self.channels_in and not self.apart else self.kernel
 
     @property
     def run(self) -> int:
-        """Bytes of a run."""
-        return self.reach * self.kernel // self.runs
+        """Bytes of a run, to each group where they read apart."""
+        return self.channels_in // self.groups if self.apart else self.reach * self.kernel // self.runs
 
     @property
     def steps(self) -> int:
@@ -101,6 +109,10 @@ class Window:
         """First output channel of a block."""
         return block // self.blocks_per_merge * self.merged_out + block % self.blocks_per_merge * BLOCK
 
+    def group_of(self, lane: int) -> int:
+        """Which of the groups that share a block a lane of it belongs to."""
+        return min(lane * self.groups // self.channels_out, self.merged - 1)
+
     def start_of(self, step: Index) -> Index:
         """First byte of a step in its run."""
         return least(step * STEP, max(0, self.run - STEP))
@@ -114,11 +126,12 @@ def pack_channels(values: NDArray[np.generic], window: Window) -> NDArray[np.gen
 
 def pack_weight(weight: NDArray[np.int8], window: Window) -> NDArray[np.int8]:
     """int8 OHWI, input channels of one group -> (blocks, kernel, runs, steps, STEP · BLOCK), all lanes' four bytes."""
-    dense = spread_groups(weight, window)
+    apart = window.apart
+    weight = weight if apart else spread_groups(weight, window)
     packed = np.zeros((window.blocks, window.kernel, window.runs, window.steps, BLOCK, STEP), np.int8)
     for block, channels in enumerate(window.channels_of_block):
-        first = window.first_in(block)
-        seen = dense[channels][:, :, :, first : first + window.reach] * (channels >= 0)[:, None, None, None]
+        first = 0 if apart else window.first_in(block)
+        seen = weight[channels][:, :, :, first : first + window.reach] * (channels >= 0)[:, None, None, None]
         runs = seen.reshape(BLOCK, window.kernel, window.runs, window.run)
         for step in range(window.steps):
             new = runs[..., step * STEP : (step + 1) * STEP].transpose(1, 2, 0, 3)

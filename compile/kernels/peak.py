@@ -22,13 +22,13 @@ class PeakKernel:
         parameters = [("x", (1,), "int32"), ("weights", (STEP * lanes,), "int8"), ("out", (SUMS * lanes,), "int32")]
 
         def body(x: tirx.Buffer, weights: tirx.Buffer, out: tirx.Buffer) -> None:
-            sums = T.sblock_alloc_buffer((SUMS * lanes,), "int32", scope="local")
+            sums = T.sblock_alloc_buffer((SUMS * lanes,), "int32")
             every = [T.ramp(number * lanes, 1, lanes) for number in range(SUMS)]
             for index in every:
                 T.buffer_store(sums, T.broadcast(0, lanes), [index])
             with T.serial(ROUNDS):
                 for index in every:
-                    dot = cpu.dot(sums[index], x[0], weights[T.ramp(0, 1, STEP * lanes)], True)
+                    dot = cpu.dot(sums[index], T.broadcast(x[0], lanes), weights[T.ramp(0, 1, STEP * lanes)], True)
                     T.buffer_store(sums, dot, [index])
             for index in every:
                 T.buffer_store(out, sums[index], [index])

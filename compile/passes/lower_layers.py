@@ -42,7 +42,7 @@ class LowerLayers:
 class _Lowering:
     def __init__(self, module: tvm.IRModule, parameters: Parameters, cpu: Instructions) -> None:
         self.source, self.parameters, self.cpu = module, parameters, cpu
-        self.calls = {call.layer.var: call for call in kernel_calls(module)}
+        self.calls = {call.layer.var: call for call in kernel_calls(module, parameters)}
         self.kernels: dict[Kernel, tuple[relax.GlobalVar, tirx.PrimFunc]] = {}
         self.stored: dict[relax.Expr, relax.Expr] = {}  # a tensor, as its kernel leaves it
         self.copied: set[relax.Expr] = set()  # those of them that are there as main returns them, too

@@ -44,13 +44,17 @@ def plain_layers(cases: Sequence[tuple[Layer, Sequence[Shape]]]) -> list[Run]:
 
 
 def kernel_layers(
-    cases: Sequence[tuple[Layer, Sequence[Shape]]], *, plain: bool = False, cpu: Instructions = TARGET.instructions
+    cases: Sequence[tuple[Layer, Sequence[Shape]]],
+    *,
+    plain: bool = False,
+    narrow: bool = False,
+    cpu: Instructions = TARGET.instructions,
 ) -> list[Run]:
     """Each layer's kernel, between two others or, `plain`, writing what `main` returns.
 
     The arguments are those of the Relax function: values as they are, weights OHWI.
     """
-    kernels = [KernelUnderTest(layer, shapes, cpu, plain=plain) for layer, shapes in cases]
+    kernels = [KernelUnderTest(layer, shapes, cpu, plain=plain, narrow=narrow) for layer, shapes in cases]
     functions = {f"case_{index}": kernel.function(f"case_{index}") for index, kernel in enumerate(kernels)}
     library = tvm.compile(tvm.IRModule(functions), TARGET.llvm())
     return [kernel.runner(library[f"case_{index}"]) for index, kernel in enumerate(kernels)]
@@ -59,7 +63,7 @@ def kernel_layers(
 class KernelUnderTest:
     """A layer's kernel, fed with values and read back as values."""
 
-    def __init__(self, layer: Layer, shapes: Sequence[Shape], cpu: Instructions, *, plain: bool) -> None:
+    def __init__(self, layer: Layer, shapes: Sequence[Shape], cpu: Instructions, *, plain: bool, narrow: bool) -> None:
         self.cpu = cpu
         result = layer.build(shapes).ret_ty
         self.shape, self.dtype = tuple(int(size) for size in result.shape), str(result.dtype)
@@ -70,9 +74,8 @@ class KernelUnderTest:
             self.sources = [PICTURE]
         offset = 0 if getattr(layer, "relu", False) else 128
         self.target = PLAIN if plain or lies_plain else Storage("uint8", offset, border=1)
-        self.kernel = kernel_of(
-            layer, [tuple(shape) for shape in shapes], self.sources, Layout(self.shape, self.target)
-        )
+        target = Layout(self.shape, self.target)
+        self.kernel = kernel_of(layer, [tuple(shape) for shape in shapes], self.sources, target, narrow=narrow)
 
     def function(self, name: str) -> tirx.PrimFunc:
         return self.kernel.build(self.cpu).with_attr("global_symbol", name)

@@ -12,7 +12,8 @@ import pytest
 from tvm import tirx
 from tvm.tirx.script.builder import ir as T  # noqa: N812  # the name that TVM's own texts use
 
-from compile.kernels.requantize import ROUNDER_BITS, Requantize, all_lanes
+from compile.kernels.epilogue import Register, WideEpilogue
+from compile.kernels.requantize import Requantize, all_lanes
 from compile.layers import ConvLayer, Shape
 from quant import arith
 from quant.arith import ACCUMULATOR_LIMIT
@@ -71,18 +72,18 @@ def truncating(value: tirx.Expr, lanes: int) -> tirx.Expr:
 
 @pytest.mark.parametrize("rounding", [half_up, truncating])
 def test_another_rounding_is_noticed(rounding: Rounding, monkeypatch: pytest.MonkeyPatch) -> None:
-    def mutant(self: Requantize, sums: Any, scale: Any, _residual: Any, lanes: int) -> tirx.Expr:
-        return self.rounded(rounding(T.Cast(f"float32x{lanes}", sums) * scale, lanes), lanes)
+    def mutant(self: WideEpilogue, register: Register, lanes: int) -> tirx.Expr:
+        value = T.Cast(f"float32x{lanes}", register.sums) * register.constants[0]
+        return rounding(value, lanes) + self.requantize.rounder(lanes)
 
-    monkeypatch.setattr(Requantize, "__call__", mutant)
+    monkeypatch.setattr(WideEpilogue, "rounded", mutant)
     with pytest.raises(AssertionError):
         check(kernel_layers, *SHIFTS[1])
 
 
 def test_missing_saturation_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def mutant(self: Requantize, value: tirx.Expr, lanes: int) -> tirx.Expr:
-        bits = T.reinterpret(f"int32x{lanes}", value) - all_lanes(ROUNDER_BITS, lanes)
-        return T.Cast(f"{self.target.dtype}x{lanes}", bits)
+        return T.Cast(f"{self.target.dtype}x{lanes}", value)
 
     monkeypatch.setattr(Requantize, "limited", mutant)
     with pytest.raises(AssertionError):

@@ -32,11 +32,14 @@ def as_read(patch: Array, packed: Array, window: Window) -> Array:
     for block, channels in enumerate(window.channels_of_block):
         lanes = np.zeros(BLOCK, np.int64)
         for row, run, step in np.ndindex(window.kernel, window.runs, window.steps):
-            start = run * window.channels_in + window.first_in(block) + window.start_of(step)
-            found = patch[row].reshape(-1)[start : start + STEP].astype(np.int64)
+            first = run * window.channels_in + window.first_in(block)
             weights = packed[block, row, run, step].reshape(BLOCK, STEP).astype(np.int64)
-            lanes += weights[:, : len(found)] @ found
-            assert len(found) == min(STEP, window.run), "a step reads beyond its run"
+            for lane in range(BLOCK):
+                group = window.group_of(lane) * window.run if window.apart else 0
+                start = first + group + window.start_of(step)
+                found = patch[row].reshape(-1)[start : start + STEP].astype(np.int64)
+                lanes[lane] += weights[lane, : len(found)] @ found
+                assert len(found) == min(STEP, window.run), "a step reads beyond its run"
         sums[channels[channels >= 0]] = lanes[channels >= 0]
     return sums
 
@@ -65,6 +68,12 @@ def test_blocks_hold_every_channel_once(window: Window) -> None:
 def test_what_is_read_needs_no_padding_where_it_is_four_bytes() -> None:
     assert (Window(3, 1, 1, 8, 64, 128).steps, Window(3, 1, 1, 8, 64, 128).runs) == (2, 3)  # 8 channels to a group
     assert (Window(3, 2, 1, 1, 3, 16).steps, Window(3, 2, 1, 1, 3, 16).runs) == (3, 1)  # nine bytes in a row
+
+
+def test_groups_that_share_a_block_read_their_own_four_bytes_each() -> None:
+    assert Window(3, 2, 1, 2, 16, 16).apart
+    assert Window(3, 2, 1, 2, 16, 16).steps == 2
+    assert not Window(3, 1, 1, 4, 12, 16).apart  # three channels to a group
 
 
 @pytest.mark.parametrize(("width", "tile"), [(480, 6), (240, 6), (15, 5), (4, 4), (143, 6), (1, 1)])

@@ -132,7 +132,7 @@ class Parties:
         """The kernels that ship: outputs, and the layers read while they run."""
         if target not in self._compiled:
             self._compiled[target] = self._compile(target)
-        recorder = LayerRecorder([call.to_json() for call in kernel_calls(self.module)])
+        recorder = LayerRecorder([call.to_json() for call in kernel_calls(self.module, self.parameters)])
         with recorder.watching(self._compiled[target]):
             outputs = _call(self._compiled[target], picture, im_hw)
         return recorder.values | dict(zip(self._result_names(), outputs, strict=True))
