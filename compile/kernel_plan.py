@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from compile.certify import LayerCall, layer_calls
 from compile.files import Parameters
 from compile.kernels.conv import ConvKernel
-from compile.kernels.epilogue import Epilogue, NarrowEpilogue, WideEpilogue
 from compile.kernels.elementwise import ArgmaxKernel, FlattenKernel, LayerKernel
+from compile.kernels.epilogue import Epilogue, NarrowEpilogue, WideEpilogue
 from compile.kernels.instructions import Instructions
 from compile.kernels.memory import Layout
 from compile.kernels.packing import Window, pack_channels, pack_weight

@@ -99,7 +99,7 @@ class _Code:
 
     def accumulate(self, y: Index, z: Index, block: Index) -> None:
         window = self.window
-        if window.kernel > 1 and window.kernel * window.runs * window.steps <= WRITTEN_OUT or window.apart:
+        if (window.kernel > 1 and window.kernel * window.runs * window.steps <= WRITTEN_OUT) or window.apart:
             # neighbouring pixels share what a window of several reads; of one pixel, registers would hold weights only
             for row, run, step in product(range(window.kernel), range(window.runs), range(window.steps)):
                 self.dot_products(y, z, block, row, run, step)
