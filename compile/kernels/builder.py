@@ -1,6 +1,7 @@
 """Opens a kernel: what all of them have around their loops."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from math import prod
 from typing import TypeAlias
 
@@ -10,6 +11,7 @@ from tvm.tirx.script.builder import ir as T  # noqa: N812  # the name that TVM's
 
 Parameter = tuple[str, Sequence[int], str]  # name, shape, dtype
 Index: TypeAlias = int | tirx.Expr
+WORTH_THREADS = 12_000  # cycles: a second thread wakes and is waited for in about 2 µs
 
 
 def build_kernel(parameters: Sequence[Parameter], body: Callable[..., None]) -> tirx.PrimFunc:
@@ -23,6 +25,12 @@ def build_kernel(parameters: Sequence[Parameter], body: Callable[..., None]) -> 
             T.writes(out[(0,) * len(out.shape)])
             body(*inputs, out)
     return builder.get()
+
+
+def rows(height: int, cycles: int) -> AbstractContextManager[tirx.Var]:
+    """The loop over a feature map's rows, on all threads if it takes so many cycles that waking them pays."""
+    loop = T.parallel if cycles >= WORTH_THREADS else T.serial
+    return loop(height)
 
 
 def flat(buffer: tirx.Buffer) -> tirx.Buffer:

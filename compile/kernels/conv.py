@@ -16,7 +16,7 @@ from itertools import product
 from tvm import tirx
 from tvm.tirx.script.builder import ir as T  # noqa: N812  # the name that TVM's own texts use
 
-from compile.kernels.builder import Index, build_kernel, flat
+from compile.kernels.builder import Index, build_kernel, flat, rows
 from compile.kernels.epilogue import Epilogue, Register
 from compile.kernels.instructions import STEP, Instructions
 from compile.kernels.memory import Layout, four_bytes, load, store, write_border
@@ -45,6 +45,13 @@ class ConvKernel:
         """Multiply-adds of the layer itself, without those on padding channels."""
         _, height, width, channels = self.target.shape
         return height * width * channels * self.window.kernel**2 * self.window.channels_in // self.window.groups
+
+    @property
+    def dots(self) -> int:
+        """Dot products of a register of BLOCK lanes, of which the best processors begin one in a cycle."""
+        _, height, width, _ = self.target.shape
+        window = self.window
+        return height * width * window.blocks * window.kernel * window.runs * window.steps
 
     def build(self, cpu: Instructions) -> tirx.PrimFunc:
         """PrimFunc (x, weight, bias, the epilogue's constants[, residual], out).
@@ -84,7 +91,7 @@ class _Code:
 
     def rows(self) -> None:
         width, tile = self.kernel.target.width, self.tile
-        with T.parallel(self.kernel.target.height) as y, T.serial(-(-width // tile)) as number:
+        with rows(self.kernel.target.height, self.kernel.dots) as y, T.serial(-(-width // tile)) as number:
             z = number * tile if width % tile == 0 else T.min(number * tile, width - tile)
             for first, count, channels in self.window.alike():
                 with T.serial(first, first + count) as block:

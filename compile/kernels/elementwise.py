@@ -3,11 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
+from types import NoneType
 
 from tvm import te, tirx
+from tvm.s_tir import Schedule
 from tvm.tirx.script.builder import ir as T  # noqa: N812  # the name that TVM's own texts use
 
-from compile.kernels.builder import Index, build_kernel, flat
+from compile.kernels.builder import Index, build_kernel, flat, rows
 from compile.kernels.instructions import Instructions
 from compile.kernels.memory import Layout, load, store, write_border
 from compile.kernels.requantize import Requantize, all_lanes, multiply_add
@@ -20,6 +22,8 @@ from compile.layers import (
     Upsample2x,
 )
 
+COPIES = (NoneType, QuantizePixels, Upsample2x)  # a layer that is none: the same values in another storage
+
 
 @dataclass(frozen=True)
 class LayerKernel:
@@ -28,6 +32,12 @@ class LayerKernel:
     layer: Layer | None
     sources: tuple[Layout, ...]
     target: Layout
+
+    @property
+    def cycles(self) -> int:
+        """About as many as this takes."""
+        bytes_in_one = 16 if isinstance(self.layer, COPIES) else 2
+        return prod(self.target.shape) // bytes_in_one
 
     def build(self, cpu: Instructions) -> tirx.PrimFunc:
         """PrimFunc (inputs in the layer's order, out)."""
@@ -45,6 +55,7 @@ class LayerKernel:
 def write_copy(kernel: LayerKernel, inputs: Sequence[tirx.Buffer], out: tirx.Buffer, lanes: int) -> None:
     """The same values in another storage."""
     (x,), (source,) = inputs, kernel.sources
+    lanes = copied_at_once(source, kernel.target, lanes)
 
     def value(start: Sequence[Index], valid: int) -> tirx.Expr:
         return moved(load(x, start[0], valid, lanes), source, kernel.target, lanes)
@@ -52,11 +63,21 @@ def write_copy(kernel: LayerKernel, inputs: Sequence[tirx.Buffer], out: tirx.Buf
     each_register(kernel, out, lanes, value)
 
 
+def copied_at_once(source: Layout, target: Layout, lanes: int) -> int:
+    """Bytes that go through a register: all of it where the stored bytes are the same, else one to an int32."""
+    return 4 * lanes if same_bytes(source, target) else lanes
+
+
+def same_bytes(source: Layout, target: Layout) -> bool:
+    """Whether equal values are equal bytes in both."""
+    return (source.storage.offset, source.storage.dtype) == (target.storage.offset, target.storage.dtype)
+
+
 def moved(value: tirx.Expr, source: Layout, target: Layout, lanes: int) -> tirx.Expr:
     """Stored bytes of one feature map as those of another."""
-    difference = target.storage.offset - source.storage.offset
-    if difference == 0 and source.storage.dtype == target.storage.dtype:
+    if same_bytes(source, target):
         return value
+    difference = target.storage.offset - source.storage.offset
     wide = T.Cast(f"int32x{lanes}", value) + all_lanes(difference, lanes)
     return T.Cast(f"{target.storage.dtype}x{lanes}", wide)
 
@@ -79,7 +100,7 @@ def each_register(
     """
     target, row_bytes = kernel.target, kernel.target.width * kernel.target.channels
     valid = min(lanes, row_bytes)
-    with T.parallel(target.height) as y, T.serial(-(-row_bytes // lanes)) as number:
+    with rows(target.height, kernel.cycles) as y, T.serial(-(-row_bytes // lanes)) as number:
         byte = T.min(number * lanes, row_bytes - valid)
         starts = [source.address(y, 0) + byte for source in kernel.sources]
         store(out, target.address(y, 0) + byte, value(starts, valid), valid, lanes)
@@ -101,7 +122,8 @@ def write_add(kernel: LayerKernel, inputs: Sequence[tirx.Buffer], out: tirx.Buff
 
 def write_upsample(kernel: LayerKernel, inputs: Sequence[tirx.Buffer], out: tirx.Buffer, lanes: int) -> None:
     (x,), (source,), target = inputs, kernel.sources, kernel.target
-    with T.parallel(target.height) as y, T.serial(target.width) as z:
+    lanes = copied_at_once(source, target, lanes)
+    with rows(target.height, kernel.cycles) as y, T.serial(target.width) as z:
         for channel, valid in registers(target.channels, lanes):
             value = load(x, source.address(y // 2, z // 2, channel), valid, lanes)
             store(out, target.address(y, z, channel), moved(value, source, target, lanes), valid, lanes)
@@ -110,7 +132,7 @@ def write_upsample(kernel: LayerKernel, inputs: Sequence[tirx.Buffer], out: tirx
 def write_concat(kernel: LayerKernel, inputs: Sequence[tirx.Buffer], out: tirx.Buffer, lanes: int) -> None:
     layer, target = kernel.layer, kernel.target
     assert isinstance(layer, ConcatLayer)
-    with T.parallel(target.height) as y, T.serial(target.width) as z:
+    with rows(target.height, kernel.cycles) as y, T.serial(target.width) as z:
         first = 0
         for x, source, shift in zip(inputs, kernel.sources, layer.in_shifts, strict=True):
             scale = 2.0 ** (layer.out_shift - shift)
@@ -126,7 +148,7 @@ def write_average(kernel: LayerKernel, inputs: Sequence[tirx.Buffer], out: tirx.
     assert isinstance(layer, AveragePool)
     scale = 2.0 ** (layer.out_shift - layer.sum_shift)
     requantize = Requantize(target.storage, relu=False)
-    with T.parallel(target.height) as y, T.serial(target.width) as z:
+    with rows(target.height, kernel.cycles) as y, T.serial(target.width) as z:
         for channel, valid in registers(target.channels, lanes):
             total = all_lanes(0, lanes)
             for row in range(layer.kernel):
@@ -144,7 +166,7 @@ def registers(channels: int, lanes: int) -> list[tuple[int, int]]:
 
 
 _WRITERS = {
-    type(None): write_copy,
+    NoneType: write_copy,
     QuantizePixels: write_copy,
     AddLayer: write_add,
     Upsample2x: write_upsample,
@@ -169,7 +191,11 @@ class ArgmaxKernel:
             name="best",
         )
         out = te.compute(self.shape[:3], lambda *index: (255 - (best(*index) & 255)).astype("uint8"), name="out")
-        return te.create_prim_func([logits, out])
+        schedule = Schedule(te.create_prim_func([logits, out]))
+        _, row, _ = schedule.get_loops(schedule.get_sblock("out"))
+        schedule.compute_at(schedule.get_sblock("best"), row)
+        schedule.parallel(row)
+        return schedule.mod["main"]
 
 
 @dataclass(frozen=True)
