@@ -5,16 +5,19 @@ A file that cannot be processed is noted and the rest goes on; an interruption k
 
 import argparse
 import json
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from runtime.draw import draw_overlay
 from runtime.errors import ImageError, VideoError
-from runtime.image import find_inputs, read_picture
+from runtime.image import Picture, find_inputs, read_picture
 from runtime.predict import Prediction, Predictor
 from runtime.results import ResultsWriter, unique_names, write_mask, write_picture
+from runtime.stream import in_order
 from runtime.timing import Progress, Stopwatch, statistics_table
 from runtime.video import VideoReader, VideoWriter
 
@@ -30,12 +33,18 @@ class Report:
     detections: int
     failed: tuple[dict[str, str], ...]
     stopwatch: Stopwatch
+    seconds: float
     interrupted: bool
 
     @property
     def exit_code(self) -> int:
         """0 if all went well, 1 if something failed, 130 if the user interrupted."""
         return 130 if self.interrupted else int(bool(self.failed))
+
+    @property
+    def throughput(self) -> float:
+        """Pictures a second, from the first to the last."""
+        return self.count / self.seconds
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able; milliseconds per part."""
@@ -44,6 +53,7 @@ class Report:
             "detections": self.detections,
             "failed": list(self.failed),
             "interrupted": self.interrupted,
+            "throughput": round(self.throughput, 2),
             "milliseconds": {part: row.to_json() for part, row in self.stopwatch.statistics().items()},
         }
 
@@ -52,7 +62,8 @@ class Report:
         lines = []
         if self.count:
             lines += [statistics_table(self.stopwatch.statistics()), ""]
-        lines.append(f"{_plural(self.count, 'picture')}, {_plural(self.detections, 'detection')}")
+        found = f"{_plural(self.count, 'picture')}, {_plural(self.detections, 'detection')}"
+        lines.append(f"{found}, {self.throughput:.1f} pictures a second" if self.count else found)
         if self.interrupted:
             lines.append("interrupted: the results so far are complete, the rest was not looked at")
         if self.failed:
@@ -61,18 +72,36 @@ class Report:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class Work:
+    """What became of one picture: its prediction and the files of its masks, and how long the parts took."""
+
+    prediction: Prediction
+    masks: dict[str, str]
+    seconds: dict[str, float]
+    overlay: Picture | None = None  # of a video's frame
+
+
 class Batch:
     """One run over many inputs. `model` names the model in results.json, `out` is the folder that everything goes to:
 
     results.json and its two COCO companions, `masks/<task>/<name>.png` (class indices at the picture's own size, 255
     where the network was not shown the picture), `overlays/<name>.jpg`, and for a video `overlays/<name>.mp4`.
+
+    As many pictures are worked on at a time as there are `predictors`, which are equal but for their engines.
     """
 
-    def __init__(self, predictor: Predictor, model: str, out: Path, *, overlay: bool = True) -> None:
-        self._predictor = predictor
+    def __init__(
+        self, predictors: Sequence[Predictor], model: str, out: Path, *, overlay: bool = True, masks: bool = True
+    ) -> None:
+        self._tasks = predictors[0].tasks
+        self._workers = len(predictors)
+        self._idle: SimpleQueue[Predictor] = SimpleQueue()
+        for predictor in predictors:
+            self._idle.put(predictor)
         self._out = out
-        self._overlay = overlay
-        self._writer = ResultsWriter(out, model, predictor.tasks)
+        self._overlay, self._masks = overlay, masks
+        self._writer = ResultsWriter(out, model, self._tasks)
         self._stopwatch = Stopwatch()
         self._detections = 0
 
@@ -82,16 +111,15 @@ class Batch:
         for entry, complaint in complaints:
             self._writer.add_failure(entry, complaint)
         files = pictures + videos
+        names = unique_names(files)
         progress = Progress(len(files))
-        interrupted = False
+        interrupted, start = False, time.perf_counter()
         try:
-            for index, (file, name) in enumerate(zip(files, unique_names(files), strict=True)):
+            self._pictures(pictures, names[: len(pictures)], progress)
+            for index, (file, name) in enumerate(zip(videos, names[len(pictures) :], strict=True), len(pictures)):
                 progress.show(index, str(file))
                 try:
-                    if index < len(pictures):
-                        self._picture(file, name)
-                    else:
-                        self._video(file, name)
+                    self._video(file, name)
                 except (ImageError, VideoError) as error:
                     self._writer.add_failure(str(file), str(error))
         except KeyboardInterrupt:
@@ -99,47 +127,92 @@ class Batch:
         finally:
             progress.clear()
             self._writer.save()
-        return Report(self._writer.count, self._detections, tuple(self._writer.failed), self._stopwatch, interrupted)
+        return Report(
+            self._writer.count,
+            self._detections,
+            tuple(self._writer.failed),
+            self._stopwatch,
+            time.perf_counter() - start,
+            interrupted,
+        )
 
-    def _picture(self, file: Path, name: str) -> None:
-        with self._stopwatch.measure("decode"):
-            picture = read_picture(file)
-        prediction = self._predict(picture)
-        masks = {task: f"{MASKS}/{task}/{name}.png" for task in prediction.masks}
+    def _pictures(self, files: Sequence[Path], names: Sequence[str], progress: Progress) -> None:
+        done = in_order(self._picture, zip(files, names, strict=True), self._workers)
+        for index, file in enumerate(files):
+            progress.show(index, str(file))
+            work = next(done)
+            if isinstance(work, ImageError):
+                self._writer.add_failure(str(file), str(work))
+            else:
+                self._add(file, work)
+
+    def _picture(self, entry: tuple[Path, str]) -> Work | ImageError:
+        """In a worker's thread: from a file to files."""
+        file, name = entry
+        stopwatch = Stopwatch()
+        try:
+            with stopwatch.measure("decode"):
+                picture = read_picture(file)
+            prediction = self._predict(picture)
+        except ImageError as error:
+            return error
+        stopwatch.add(prediction.seconds)
+        masks = {task: f"{MASKS}/{task}/{name}.png" for task in prediction.masks} if self._masks else {}
         if self._overlay:
-            with self._stopwatch.measure("draw"):
-                overlay = draw_overlay(picture, prediction, self._predictor.tasks)
-        with self._stopwatch.measure("write"):
-            for task, relative in masks.items():
-                write_mask(self._out / relative, prediction.masks[task])
-            if self._overlay:
-                write_picture(self._out / OVERLAYS / f"{name}.jpg", overlay)
-        self._writer.add(str(file), prediction, masks)
+            with stopwatch.measure("draw"):
+                overlay = draw_overlay(picture, prediction, self._tasks)
+        if self._overlay or masks:
+            with stopwatch.measure("write"):
+                for task, relative in masks.items():
+                    write_mask(self._out / relative, prediction.masks[task])
+                if self._overlay:
+                    write_picture(self._out / OVERLAYS / f"{name}.jpg", overlay)
+        return Work(without_masks(prediction), masks, stopwatch.once())
 
     def _video(self, file: Path, name: str) -> None:
         reader = VideoReader(file)
         progress = Progress(reader.count)
         with VideoWriter(self._out / OVERLAYS / f"{name}.mp4", reader.rate) as writer:
-            for index, picture in enumerate(reader):
+            for index, work in enumerate(in_order(self._frame, reader, self._workers)):
                 progress.show(index, f"frames of {file}")
-                prediction = self._predict(picture)
-                if self._overlay:
-                    with self._stopwatch.measure("draw"):
-                        overlay = draw_overlay(picture, prediction, self._predictor.tasks)
+                if work.overlay is not None:
                     with self._stopwatch.measure("write"):
-                        writer.write(overlay)
-                self._writer.add(str(file), prediction, {}, frame=index)
+                        writer.write(work.overlay)
+                self._add(file, work, index)
 
-    def _predict(self, picture: Any) -> Prediction:
-        prediction = self._predictor(picture)
-        self._stopwatch.add(prediction.seconds)
-        self._detections += len(prediction.detections)
-        return prediction
+    def _frame(self, picture: Picture) -> Work:
+        """In a worker's thread: a frame and what is drawn into it."""
+        stopwatch = Stopwatch()
+        prediction = self._predict(picture)
+        stopwatch.add(prediction.seconds)
+        overlay = None
+        if self._overlay:
+            with stopwatch.measure("draw"):
+                overlay = draw_overlay(picture, prediction, self._tasks)
+        return Work(without_masks(prediction), {}, stopwatch.once(), overlay)
+
+    def _predict(self, picture: Picture) -> Prediction:
+        predictor = self._idle.get()
+        try:
+            return predictor(picture)
+        finally:
+            self._idle.put(predictor)
+
+    def _add(self, file: Path, work: Work, frame: int | None = None) -> None:
+        self._stopwatch.add(work.seconds)
+        self._detections += len(work.prediction.detections)
+        self._writer.add(str(file), work.prediction, work.masks, frame)
 
 
-def process(predictor: Predictor, model: str, options: argparse.Namespace) -> int:
+def without_masks(prediction: Prediction) -> Prediction:
+    """Megabytes less to keep until the turn of its picture comes."""
+    return replace(prediction, masks={})
+
+
+def process(predictors: Sequence[Predictor], model: str, options: argparse.Namespace) -> int:
     """What a command does with the options of `add_arguments`: runs a batch, prints its report; the exit code."""
-    report = Batch(predictor, model, options.out, overlay=not options.no_overlay).run(options.images)
+    batch = Batch(predictors, model, options.out, overlay=not options.no_overlay, masks=not options.no_masks)
+    report = batch.run(options.images)
     if options.json:
         print(json.dumps({"out": str(options.out), **report.to_json()}, indent=1))
     else:
@@ -169,6 +242,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tasks", type=_names, metavar="a,b", help="only these tasks (default: all)")
     parser.add_argument("--no-overlay", action="store_true", help="write no pictures with boxes and masks drawn in")
+    parser.add_argument("--no-masks", action="store_true", help="write no masks")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 

@@ -5,22 +5,25 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from runtime.engine import CompiledEngine
-from runtime.errors import RuntimeRoomError
+from runtime.errors import ImageError, RuntimeRoomError
 from runtime.geometry import Placement
-from runtime.image import Picture, read_picture
+from runtime.image import Picture, find_inputs, read_picture
 from runtime.layer_times import LayerTime, layer_times
 from runtime.processor import processor_name
 from runtime.schema import InputGeometry
+from runtime.stages import Stages, measure_stages
 from runtime.timing import Progress, Statistics, statistics_table
 
 LAYER_RUNS = 30
 DESCRIPTION = """Time a compiled model on one picture, from network input in memory to all outputs in memory: every head
-map, boxes and masks. The time depends on the picture a little (more boxes, more work)."""
+map, boxes and masks. The time depends on the picture a little (more boxes, more work). With --image also the way there
+and back, part by part on one thread, and a stream of pictures on all threads."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--model", required=True, metavar="SO", help="the .so that compile.build wrote, its .json beside it"
     )
-    parser.add_argument("--image", metavar="FILE", help="a picture (default: noise)")
+    parser.add_argument("--image", metavar="FILE|DIR", help="a picture, or a folder of them (default: noise)")
     parser.add_argument("--count", type=_positive, default=200, metavar="N", help="timed runs (default 200)")
     parser.add_argument("--warmup", type=_positive, default=10, metavar="N", help="runs before them (default 10)")
     parser.add_argument(
@@ -41,9 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         engine = CompiledEngine(options.model, options.threads)
-        picture, im_hw = _network_input(engine.manifest.input, options.image, options.seed)
+        files = _pictures(options.image)
+        picture, im_hw = _network_input(engine.manifest.input, files, options.seed)
         statistics = measure(engine, picture, im_hw, options.warmup, options.count)
         layers = layer_times(engine, picture, im_hw, LAYER_RUNS) if options.layers else []
+        stages = measure_stages(engine, files, options.count, options.threads) if files else None
     except (RuntimeRoomError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -51,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     report = _report(engine, statistics, options)
+    if stages:
+        report["stages"] = stages.to_json()
     if options.layers:
         report["layers"] = [layer.to_json() for layer in layers]
     if options.json:
@@ -59,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{options.model}: {report['input']} on {report['processor']}, threads: {options.threads}, batch: 1")
         print(statistics_table({"run": statistics}))
         print(f"{report['throughput']:.1f} pictures a second")
+        if stages:
+            print(stages_text(stages))
         if layers:
             print(layer_table(layers))
     return 0
@@ -79,6 +88,15 @@ def measure(engine: CompiledEngine, picture: Picture, im_hw: tuple[int, int], wa
     return Statistics.of(seconds)
 
 
+def stages_text(stages: Stages) -> str:
+    """The parts, and the stream."""
+    return (
+        f"\nfrom file to boxes, one thread:\n{statistics_table(stages.parts)}\n"
+        f"stream, {stages.workers} at a time: {stages.stream:.1f} pictures a second, "
+        f"{stages.stream / stages.bound:.0%} of {stages.workers} / (decode + pre + inference + post)\n"
+    )
+
+
 def layer_table(layers: Sequence[LayerTime]) -> str:
     """The layers in the order of execution, best times."""
     lines = [f"{'ms':>9}{'GMAC/s':>9}{'% of peak':>11}  layer ({layers[0].peak / 1e9:.0f} GMAC/s are the peak)"]
@@ -89,11 +107,22 @@ def layer_table(layers: Sequence[LayerTime]) -> str:
     return "\n".join(lines)
 
 
-def _network_input(geometry: InputGeometry, image: str | None, seed: int) -> tuple[Picture, tuple[int, int]]:
+def _pictures(image: str | None) -> list[Path]:
+    """The picture of that name, or those of the folder. ImageError if there is none."""
     if image is None:
-        picture = np.random.default_rng(seed).integers(0, 256, (*geometry.source_hw, 3), dtype=np.uint8)
+        return []
+    pictures, _, complaints = find_inputs([image])
+    if not pictures:
+        raise ImageError(complaints[0][1] if complaints else f"{image}: a video; name a picture or a folder of them")
+    return pictures
+
+
+def _network_input(geometry: InputGeometry, files: list[Path], seed: int) -> tuple[Picture, tuple[int, int]]:
+    """Of the first picture, or noise."""
+    if files:
+        picture = read_picture(files[0])
     else:
-        picture = read_picture(image)
+        picture = np.random.default_rng(seed).integers(0, 256, (*geometry.source_hw, 3), dtype=np.uint8)
     placement = Placement.of((picture.shape[0], picture.shape[1]), geometry)
     return placement.network_input(picture), placement.valid_hw
 

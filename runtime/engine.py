@@ -1,5 +1,6 @@
 """Running a network on one network input: the `Engine` protocol, and the engine of a compiled model."""
 
+import copy
 import importlib
 import os
 import platform
@@ -50,25 +51,35 @@ class CompiledEngine:
         self._tvm = load_tvm()
         if threads is not None:
             set_threads(threads)
-        from tvm.runtime.vm import VirtualMachine
-
         try:
             with _fresh_path(Path(library).resolve()) as path:
-                module = self._tvm.runtime.load_module(str(path))
-            self.vm = VirtualMachine(module, self._tvm.cpu())
-            self._main = self.vm["main"]
+                self._module = self._tvm.runtime.load_module(str(path))
+            self._start()
         except Exception as error:  # TVM raises whatever its C++ side names
             raise ArtifactError(
                 f"{library}: TVM cannot load it ({_first_line(error)}); build the model again on a machine of this kind"
             ) from None
+
+    def _start(self) -> None:
+        """A virtual machine, and memory for one picture."""
+        from tvm.runtime.vm import VirtualMachine
+
+        self.vm = VirtualMachine(self._module, self._tvm.cpu())
+        self._main = self.vm["main"]
         geometry = self.manifest.input
         self._picture = self._tvm.runtime.empty((1, geometry.height, geometry.width, 3), "uint8")
         self._valid_hw = self._tvm.runtime.empty((1, 2), "int32")
         self._checked = False
 
+    def twin(self) -> "CompiledEngine":
+        """Another engine of the same code, for another thread of Python."""
+        other = copy.copy(self)
+        other._start()
+        return other
+
     def run(self, picture: Picture, im_hw: tuple[int, int] | None = None) -> Outputs:
         """All outputs of the manifest by name. See `Engine.run`; without `im_hw` the whole input counts but the
-        geometry's padding on the right. One run at a time: an engine has memory for one picture.
+        geometry's padding on the right. One run at a time: an engine has memory for one picture; see `twin`.
         """
         geometry = self.manifest.input
         expected = (1, geometry.height, geometry.width, 3)
@@ -180,6 +191,8 @@ def set_threads(threads: int) -> None:
     os.environ["TVM_NUM_THREADS"] = str(max(threads, os.cpu_count() or 1))
     big_cores = 1
     tvm.get_global_func("runtime.config_threadpool")(big_cores, threads)
+    if threads == 1:  # in whichever thread of Python a kernel runs, TVM then starts none of its own
+        os.environ["TVM_NUM_THREADS"] = "1"
 
 
 def _first_line(error: Exception) -> str:

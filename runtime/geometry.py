@@ -94,7 +94,7 @@ class Placement:
             centres = (2 * np.arange(picture) + 1) * scaled // (2 * picture) - offset
             axes.append((np.clip(centres, 0, valid - 1) // stride, (centres >= 0) & (centres < valid)))
         (rows, seen_rows), (columns, seen_columns) = axes
-        result = mask[rows[:, None], columns[None, :]]
+        result = mask.take(columns, axis=1).take(rows, axis=0)
         result[~seen_rows, :] = UNSEEN
         result[:, ~seen_columns] = UNSEEN
         return result

@@ -8,11 +8,8 @@ warnings.
 import os
 import re
 import struct
-import tempfile
-import threading
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -20,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.errors import ImageError
+from runtime.stderr import captured
 
 Picture = npt.NDArray[np.uint8]
 
@@ -34,7 +32,6 @@ JPEG_START, PNG_START = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 JPEG_DAMAGE = re.compile(
     r"Premature end of JPEG|Corrupt JPEG data: (?!\d+ extraneous bytes before marker 0xd9)[^\n]*|Unsupported marker"
 )
-_stderr_lock = threading.Lock()
 
 
 def read_picture(path: str | os.PathLike[str]) -> Picture:
@@ -63,7 +60,7 @@ def decode_picture(data: bytes, where: str) -> Picture:
         _check_png(data, where)
     warnings: list[str] = []
     try:
-        with _captured_stderr(warnings):
+        with captured(warnings):
             # some decoders ignore the flag for RGB order, none the one for BGR
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:
@@ -130,25 +127,6 @@ def _check_png(data: bytes, where: str) -> None:
             return
         position = end + 4
     raise ImageError(f"{where}: the PNG is cut short (its end is missing); {COPY_AGAIN}")
-
-
-@contextmanager
-def _captured_stderr(lines: list[str]) -> Iterator[None]:
-    """Collects in `lines` what the process writes to its error stream: decoders have no other way to warn."""
-    with _stderr_lock, tempfile.TemporaryFile() as sink:
-        try:
-            kept = os.dup(2)
-        except OSError:  # a process without an error stream
-            yield
-            return
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            sink.seek(0)
-            lines.append(sink.read().decode(errors="replace"))
 
 
 def find_inputs(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], list[Path], list[tuple[str, str]]]:

@@ -1,11 +1,15 @@
 """`python -m runtime.infer`: a compiled model on pictures and videos."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
+import cv2
+
 from runtime.batch import add_arguments, process
 from runtime.errors import RuntimeRoomError
+from runtime.image import find_inputs
 from runtime.predict import Predictor
 
 DESCRIPTION = """Run a compiled model on pictures, folders of pictures and videos. Writes results.json, COCO results,
@@ -20,19 +24,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--model", required=True, metavar="SO", help="the .so that compile.build wrote, its .json beside it"
     )
     add_arguments(parser)
-    parser.add_argument("--threads", type=int, metavar="N", help="threads that kernels may use (default: TVM's choice)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=os.cpu_count(),
+        metavar="N",
+        help="threads to use: for as many pictures at a time, or all for one alone (default: one to a processor)",
+    )
     options = parser.parse_args(arguments)
     try:
-        predictor = Predictor.load(
-            options.model, score_threshold=options.score_threshold, only=options.tasks, threads=options.threads
-        )
-        return process(predictor, options.model, options)
+        return process(load_predictors(options), options.model, options)
     except (RuntimeRoomError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted before the first picture", file=sys.stderr)
         return 130
+
+
+def load_predictors(options: argparse.Namespace) -> list[Predictor]:
+    """One to a thread, whose kernels use no other; for a single picture one whose kernels use all threads."""
+    pictures, videos, _ = find_inputs(options.images)
+    workers = options.threads if len(pictures) > 1 or videos else 1
+    predictor = Predictor.load(
+        options.model,
+        score_threshold=options.score_threshold,
+        only=options.tasks,
+        masks=not (options.no_masks and options.no_overlay),
+        threads=1 if workers > 1 else options.threads,
+    )
+    if workers > 1:
+        cv2.setNumThreads(1)  # every picture has a thread already
+    return predictor.twins(max(workers, 1))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """From a picture to what was found in it: boxes and masks in the picture's own pixels, with any engine."""
 
+import copy
 import os
 import time
 from collections.abc import Sequence
@@ -45,7 +46,7 @@ class Predictor:
     """Prepares a picture for an engine and reads the engine's boxes and masks.
 
     `score_threshold` drops boxes below it (the model has dropped those below its own already); `tasks` names the tasks
-    wanted, all of them by default. UsageError if there is no task of a name.
+    wanted, all of them by default; without `masks` there are boxes only. UsageError if there is no task of a name.
     """
 
     def __init__(
@@ -56,11 +57,13 @@ class Predictor:
         *,
         score_threshold: float = 0.0,
         only: Sequence[str] | None = None,
+        masks: bool = True,
     ) -> None:
         self.engine = engine
         self.geometry = geometry
         self.tasks = select_tasks(tasks, only)
         self.score_threshold = score_threshold
+        self.masks = masks
 
     @classmethod
     def load(
@@ -69,12 +72,23 @@ class Predictor:
         *,
         score_threshold: float = 0.0,
         only: Sequence[str] | None = None,
+        masks: bool = True,
         threads: int | None = None,
     ) -> "Predictor":
         """The predictor of a compiled model, `library` being the path of its .so."""
         engine = CompiledEngine(library, threads)
         manifest = engine.manifest
-        return cls(engine, manifest.input, manifest.tasks, score_threshold=score_threshold, only=only)
+        return cls(engine, manifest.input, manifest.tasks, score_threshold=score_threshold, only=only, masks=masks)
+
+    def twins(self, count: int) -> "list[Predictor]":
+        """This predictor of a compiled model and others like it, `count` in all, each for a thread of its own."""
+        assert isinstance(self.engine, CompiledEngine)
+        others = []
+        for _ in range(count - 1):
+            other = copy.copy(self)
+            other.engine = self.engine.twin()
+            others.append(other)
+        return [self, *others]
 
     def __call__(self, picture: Picture) -> Prediction:
         """What is found in `picture`, RGB uint8 (h, w, 3) of any size. ImageError if it is too small."""
@@ -90,7 +104,7 @@ class Predictor:
         for task in self.tasks:
             if isinstance(task, DetectionTask):
                 detections += self._detections(task, outputs[f"{task.name}.boxes"], placement)
-            else:
+            elif self.masks:
                 masks[task.name] = placement.mask_to_picture(outputs[f"{task.name}.mask"][0], task.stride)
         seconds = {
             "pre": prepared - start,

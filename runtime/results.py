@@ -127,8 +127,17 @@ def unique_names(files: Sequence[Path]) -> list[str]:
 
 
 def write_json(path: PathLike, data: Any) -> None:
-    """Writes JSON in one step; in ASCII, for file names may hold bytes that are no character."""
-    write_atomically(Path(path), (json.dumps(data, indent=1) + "\n").encode())
+    """Writes JSON in one step, an entry of a list to a line; in ASCII: names may hold bytes that are no character."""
+    write_atomically(Path(path), (_json_text(data) + "\n").encode())
+
+
+def _json_text(data: Any) -> str:
+    """An indented text would take Python ten times as long, which counts on a stream of pictures."""
+    if isinstance(data, dict):
+        return "{" + ",\n".join(f"{json.dumps(key)}: {_json_text(value)}" for key, value in data.items()) + "}"
+    if isinstance(data, list):
+        return "[" + ",\n".join(map(json.dumps, data)) + "]"
+    return json.dumps(data)
 
 
 def write_mask(path: PathLike, mask: npt.NDArray[np.uint8]) -> None:

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from runtime.stderr import say
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -51,6 +53,10 @@ class Stopwatch:
         for part, duration in seconds.items():
             self.seconds[part].append(duration)
 
+    def once(self) -> dict[str, float]:
+        """What `add` takes, of parts that were measured once."""
+        return {part: values[0] for part, values in self.seconds.items()}
+
     def statistics(self) -> dict[str, Statistics]:
         """Per part."""
         return {part: Statistics.of(values) for part, values in self.seconds.items() if values}
@@ -79,12 +85,12 @@ class Progress:
         """`text` names what is being done, `done` counts what is finished; a total of 0 means nobody knows it."""
         head = f"[{done}/{self._total}]" if self._total else f"[{done}]"
         if self._terminal:
-            print(f"\r\x1b[K{head} {text}"[:160], end="", file=sys.stderr, flush=True)
+            say(f"\r\x1b[K{head} {text}"[:160])
         elif time.monotonic() - self._shown >= self.INTERVAL:
-            print(f"{head} {text}", file=sys.stderr, flush=True)
+            say(f"{head} {text}\n")
             self._shown = time.monotonic()
 
     def clear(self) -> None:
         """Leaves the line free for other messages."""
         if self._terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            say("\r\x1b[K")

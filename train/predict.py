@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         predictor = load_predictor(
             options.model, config, score_threshold=options.score_threshold, only=options.tasks, ctx=options.ctx
         )
-        return process(predictor, str(options.model), options)
+        return process([predictor], str(options.model), options)
     except (TrainError, ConfigError, RuntimeRoomError, QuantError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -44,6 +44,24 @@ def test_table_with_a_picture(
         assert word in text
 
 
+def test_from_file_to_boxes_and_on_a_stream(
+    library: Path, write: Callable[..., Path], scene: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write("in/a.png", scene).parent
+    write("in/b.jpg", scene)
+    arguments = ["--model", str(library), "--count", "12", "--image", str(folder), "--threads", "2"]
+    assert main([*arguments, "--json"]) == 0
+    stages = json.loads(capsys.readouterr().out)["stages"]
+    rows = stages["milliseconds"]
+    assert list(rows) == ["decode", "pre", "inference", "post", "whole"]
+    assert {row["count"] for row in rows.values()} == {12}
+    parts = sum(rows[part]["median"] for part in ("decode", "pre", "inference", "post"))
+    assert stages["workers"] == 2
+    assert stages["stream_share"] == pytest.approx(stages["stream"] / (2 * 1000 / parts), abs=0.01)
+    assert main(arguments) == 0
+    assert "stream, 2 at a time" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("model", "image"), [(False, True), (True, False)])
 def test_missing_files(
     library: Path, tmp_path: Path, model: bool, image: bool, capsys: pytest.CaptureFixture[str]

@@ -126,6 +126,36 @@ def test_options(run: Run, write: Write, scene: np.ndarray, tmp_path: Path, caps
     assert not (tmp_path / "out" / "overlays").exists()
 
 
+def test_as_many_pictures_at_a_time_as_threads(run: Run, write: Write, scene: np.ndarray, tmp_path: Path) -> None:
+    """The results are those of one thread, in the same order, failures in their places."""
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        write(f"in/{number:02}.png", rng.integers(0, 256, scene.shape, dtype=np.uint8))
+    (tmp_path / "in" / "05.png").write_bytes(b"no picture")
+    found = {}
+    for threads in ("1", "3"):
+        assert run(tmp_path / "in", options=("--threads", threads)) == 1
+        masks = sorted((tmp_path / "out" / "masks").rglob("*.png"))
+        found[threads] = results(tmp_path), [mask.read_bytes() for mask in masks]
+    assert found["1"] == found["3"]
+    assert len(found["1"][0]["images"]) == 11
+
+
+def test_results_only(run: Run, write: Write, scene: np.ndarray, tmp_path: Path, capsys) -> None:
+    write("in/a.png", scene)
+    write("in/b.png", scene)
+    assert run(tmp_path / "in", options=("--no-overlay", "--no-masks", "--json")) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert set(report["milliseconds"]) == {"decode", "pre", "inference", "post"}
+    assert report["throughput"] > 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "results.json",
+        "coco_results.json",
+        "coco_images.json",
+    }
+    assert all(entry["masks"] == {} and entry["detections"] for entry in results(tmp_path)["images"])
+
+
 def test_same_names_do_not_overwrite_each_other(run: Run, write: Write, scene: np.ndarray, tmp_path: Path) -> None:
     assert run(write("a/x.png", scene), write("b/x.png", 255 - scene)) == 0
     first, second = (entry["masks"]["seg_bright"] for entry in results(tmp_path)["images"])
