@@ -16,6 +16,7 @@ from quant.postprocess import QUARTERS, RECORD_BYTES, ROW_FIELDS, DetectionAttri
 # Columns of the table that describes the feature maps.
 LEVEL_FIELDS = ("rows", "columns", "num_anchors", "stride_h", "stride_w", "anchor_start", "class_offset", "clip")
 COORDINATE_MAX = (1 << 15) - 1  # of the hardware layout
+AT_ONCE = 32  # anchors
 
 
 def level_table(attributes: DetectionAttributes, map_sizes: list[tuple[int, int]]) -> np.ndarray:
@@ -72,10 +73,11 @@ def detection_function(attributes: DetectionAttributes, anchor_total: int) -> ti
         with T.sblock("root"):
             T.reads(scores[0, 0], deltas[0, 0], exp_table[0], anchors[0, 0], levels[0, 0], im_hw[0, 0])
             T.writes(rows[0, 0], packed[0])
+            flat_scores = T.decl_buffer((anchor_total * classes,), "int8", data=scores.data)
             found = T.sblock_alloc_buffer((anchor_total, ROW_FIELDS), "int32")
             order = T.sblock_alloc_buffer((anchor_total,), "int32")
             starts = T.sblock_alloc_buffer((257,), "int32")
-            # anchors seen, boxes found, boxes kept, whether this one is suppressed
+            # anchors seen, boxes found, boxes kept; the best of some scores, whether a box is suppressed
             state = T.sblock_alloc_buffer((4,), "int32")
             best = T.sblock_alloc_buffer((2,), "int32")  # score and class
             box = T.sblock_alloc_buffer((4,), "int64")
@@ -84,48 +86,66 @@ def detection_function(attributes: DetectionAttributes, anchor_total: int) -> ti
             for index in range(257):
                 starts[index] = 0
 
-            # Decode, in the order of the anchors: map, row, column, anchor.
+            # Decode, in the order of the anchors: map, row, column, anchor. Most scores are below the threshold, so of
+            # AT_ONCE anchors the best one is looked at first.
             for level in range(level_count):
-                for row, column, slot in T.grid(levels[level, 0], levels[level, 1], levels[level, 2]):
-                    anchor: T.let = state[0]
-                    state[0] = anchor + 1
-                    best[0] = T.Cast("int32", scores[anchor, 0])
-                    best[1] = 0
-                    for offset in range(classes - 1):
-                        if T.Cast("int32", scores[anchor, offset + 1]) > best[0]:
-                            best[0] = T.Cast("int32", scores[anchor, offset + 1])
-                            best[1] = offset + 1
-                    if best[0] >= threshold:
-                        size_h: T.let = T.Cast("int64", anchors[levels[level, 5] + slot, 0])
-                        size_w: T.let = T.Cast("int64", anchors[levels[level, 5] + slot, 1])
-                        box_w: T.let = (
-                            T.Cast("int64", exp_table[T.Cast("int32", deltas[anchor, 2]) - INT8_MIN]) * size_w
-                        ) >> exp_shift
-                        box_h: T.let = (
-                            T.Cast("int64", exp_table[T.Cast("int32", deltas[anchor, 3]) - INT8_MIN]) * size_h
-                        ) >> exp_shift
-                        center_x: T.let = T.Cast("int64", (2 * column + 1) * levels[level, 4] * half_cell) + (
-                            ((T.Cast("int64", deltas[anchor, 0]) * size_w) << shift_left) >> shift_right
+                first: T.let = state[0]
+                count: T.let = levels[level, 0] * levels[level, 1] * levels[level, 2]
+                state[0] = first + count
+                for some in range((count + AT_ONCE - 1) // AT_ONCE):
+                    state[3] = threshold
+                    if (some + 1) * AT_ONCE <= count:
+                        state[3] = T.Cast(
+                            "int32",
+                            T.call_llvm_pure_intrin(
+                                "int8",
+                                "llvm.vector.reduce.smax",
+                                flat_scores[T.ramp((first + some * AT_ONCE) * classes, 1, AT_ONCE * classes)],
+                            ),
                         )
-                        center_y: T.let = T.Cast("int64", (2 * row + 1) * levels[level, 3] * half_cell) + (
-                            ((T.Cast("int64", deltas[anchor, 1]) * size_h) << shift_left) >> shift_right
-                        )
-                        box[0] = center_x - (box_w >> 1)
-                        box[1] = center_y - (box_h >> 1)
-                        box[2] = box[0] + box_w
-                        box[3] = box[1] + box_h
-                        if levels[level, 7] != 0:
-                            for side in range(4):
-                                limit: T.let = T.Cast("int64", im_hw[0, 1 - side % 2] * QUARTERS)
-                                box[side] = T.max(T.min(box[side], limit), T.int64(0))
-                        if box[2] > box[0] and box[3] > box[1]:
-                            number: T.let = state[1]
-                            for side in range(4):
-                                found[number, side] = T.Cast("int32", box[side])
-                            found[number, 4] = best[0]
-                            found[number, 5] = best[1] + levels[level, 6]
-                            starts[128 - best[0]] = starts[128 - best[0]] + 1
-                            state[1] = number + 1
+                    if state[3] >= threshold:
+                        for index in range(T.min(count - some * AT_ONCE, AT_ONCE)):
+                            anchor: T.let = first + some * AT_ONCE + index
+                            slot: T.let = (anchor - first) % levels[level, 2]
+                            column: T.let = (anchor - first) // levels[level, 2] % levels[level, 1]
+                            row: T.let = (anchor - first) // levels[level, 2] // levels[level, 1]
+                            best[0] = T.Cast("int32", scores[anchor, 0])
+                            best[1] = 0
+                            for offset in range(classes - 1):
+                                if T.Cast("int32", scores[anchor, offset + 1]) > best[0]:
+                                    best[0] = T.Cast("int32", scores[anchor, offset + 1])
+                                    best[1] = offset + 1
+                            if best[0] >= threshold:
+                                size_h: T.let = T.Cast("int64", anchors[levels[level, 5] + slot, 0])
+                                size_w: T.let = T.Cast("int64", anchors[levels[level, 5] + slot, 1])
+                                box_w: T.let = (
+                                    T.Cast("int64", exp_table[T.Cast("int32", deltas[anchor, 2]) - INT8_MIN]) * size_w
+                                ) >> exp_shift
+                                box_h: T.let = (
+                                    T.Cast("int64", exp_table[T.Cast("int32", deltas[anchor, 3]) - INT8_MIN]) * size_h
+                                ) >> exp_shift
+                                center_x: T.let = T.Cast("int64", (2 * column + 1) * levels[level, 4] * half_cell) + (
+                                    ((T.Cast("int64", deltas[anchor, 0]) * size_w) << shift_left) >> shift_right
+                                )
+                                center_y: T.let = T.Cast("int64", (2 * row + 1) * levels[level, 3] * half_cell) + (
+                                    ((T.Cast("int64", deltas[anchor, 1]) * size_h) << shift_left) >> shift_right
+                                )
+                                box[0] = center_x - (box_w >> 1)
+                                box[1] = center_y - (box_h >> 1)
+                                box[2] = box[0] + box_w
+                                box[3] = box[1] + box_h
+                                if levels[level, 7] != 0:
+                                    for side in range(4):
+                                        limit: T.let = T.Cast("int64", im_hw[0, 1 - side % 2] * QUARTERS)
+                                        box[side] = T.max(T.min(box[side], limit), T.int64(0))
+                                if box[2] > box[0] and box[3] > box[1]:
+                                    number: T.let = state[1]
+                                    for side in range(4):
+                                        found[number, side] = T.Cast("int32", box[side])
+                                    found[number, 4] = best[0]
+                                    found[number, 5] = best[1] + levels[level, 6]
+                                    starts[128 - best[0]] = starts[128 - best[0]] + 1
+                                    state[1] = number + 1
 
             # Order by descending score; equal scores keep the order of the anchors. A score q has the bucket 127 - q.
             for bucket in range(256):
