@@ -22,6 +22,7 @@ from runtime.processor import missing_flags, processor_name
 
 Outputs = dict[str, npt.NDArray[Any]]
 _loaded: set[Path] = set()
+SPIN_COUNT = "10000"  # looks of a thread for work, some 15 ms, before it falls asleep
 
 
 class Engine(Protocol):
@@ -187,6 +188,8 @@ def set_threads(threads: int) -> None:
     if threads < 1:
         raise UsageError(f"the number of threads must be at least 1, is {threads}")
     tvm = load_tvm()
+    # half a second of looking for work, TVM's own choice, keeps a processor from others, and the process from ending
+    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", SPIN_COUNT)
     # TVM starts its threads on their first use, one for every second processor: it takes the others for hyper-threads
     os.environ["TVM_NUM_THREADS"] = str(max(threads, os.cpu_count() or 1))
     big_cores = 1
