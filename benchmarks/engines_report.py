@@ -16,13 +16,19 @@ OURS = "bitroad"
 PACKAGES = ("apache-tvm", "openvino", "nncf", "onnxruntime", "torch")
 INTRODUCTION = """# Bitroad and other engines
 
-Written by `python benchmarks/engines.py --all` (install the extra `benchmark` first: `pip install -e '.[compile,train,benchmark]'`).
-The network is what `configs/4pe_resize/multitask.py` builds. Batch 1; milliseconds from network input in memory to outputs in memory. Ours includes
-the post-processing (boxes and masks), the others have none. All engines take turns in the same seconds on the same cores; the ratio is our
-minimum over theirs. OpenVINO int8: quantized by NNCF (performance preset) from the float network with batch norms absorbed, latency
-hint. ONNX Runtime int8: the fastest of step 2's graph and of two forms by its own quantizer. torch: the traced operators, channels last. Stream: as many
-pictures at a time as threads, each on one thread, pictures a second. The peak is the best of a micro benchmark of dot products in registers, which runs
-between the engines; the share counts the network's own multiply-adds, no padding.
+Written by `python benchmarks/engines.py --all`; the packages are the extra `benchmark`. One size and number of threads
+alone: `python benchmarks/engines.py --size 448x960 --threads 1 --json F`.
+
+The network is what `configs/4pe_resize/multitask.py` builds. Batch 1, milliseconds from network input in memory to
+outputs in memory. Ours includes the post-processing (boxes and masks), the others have none. All engines take turns in
+the same seconds on the same cores; the ratio is our minimum over theirs.
+
+- OpenVINO int8: quantized by NNCF, performance preset, from the float network with batch norms absorbed; latency hint.
+- ONNX Runtime int8: the fastest of step 2's graph and of two forms by its own quantizer.
+- torch: the traced operators in float32, channels last; eager, and through torch.compile with frozen weights.
+- Stream: as many pictures at a time as threads, each on one thread, in pictures a second.
+- Peak: the best of a micro benchmark of dot products in registers, which runs between the engines. The share counts the
+  network's own multiply-adds, no padding.
 """
 
 
