@@ -15,7 +15,11 @@ WORTH_THREADS = 12_000  # cycles: a second thread wakes and is waited for in abo
 
 
 def build_kernel(parameters: Sequence[Parameter], body: Callable[..., None]) -> tirx.PrimFunc:
-    """The PrimFunc of these parameters, the last of which is written; `body` takes the buffers and writes the loops."""
+    """The PrimFunc of these parameters, the last of which is written; `body` takes the buffers and writes the loops.
+
+    TVM is not told that they are different memory, though they are: knowing that what is stored changes no weights,
+    LLVM would load those of several blocks beforehand and, with no registers left for them, put them on the stack.
+    """
     with IRBuilder() as builder, T.prim_func(private=True, s_tir=True):
         T.func_name("kernel")
         T.func_attr({"tirx.noalias": False})

@@ -40,10 +40,18 @@ def dot_vnni256(sums: tirx.Expr, x: tirx.Expr, weights: tirx.Expr, _small: bool)
 
 
 def dot_avx2(sums: tirx.Expr, x: tirx.Expr, weights: tirx.Expr, small: bool) -> tirx.Expr:
-    """vpmaddubsw and vpmaddwd, where 2 · 127 · 127 fits into int16; else in pairs of int16."""
-    if not small:
-        return sums + pairwise(x, weights, 8)
-    bytes_of_x = T.reinterpret("uint8x32", x)
+    """vpmaddubsw and vpmaddwd, where two products of neighbours fit into int16: 2 · 127 · 127, 2 · 128 · 127.
+
+    Bytes that are not small are made signed; their signs go to the weights.
+    """
+    if small:
+        bytes_of_x = T.reinterpret("uint8x32", x)
+    else:
+        signed = T.reinterpret("int8x32", less_128(x, 8))
+        weights = T.call_llvm_pure_intrin("int8x32", "llvm.x86.avx2.psign.b", weights, signed)
+        minimum_stays = tirx.const(False, "bool")  # |-128| is the unsigned byte 128
+        magnitude = T.call_llvm_pure_intrin("int8x32", "llvm.abs", signed, minimum_stays)
+        bytes_of_x = T.reinterpret("uint8x32", magnitude)
     products = T.call_llvm_pure_intrin("int16x16", "llvm.x86.avx2.pmadd.ub.sw", bytes_of_x, weights)
     ones = T.broadcast(tirx.const(1, "int16"), 16)
     return sums + T.call_llvm_pure_intrin("int32x8", "llvm.x86.avx2.pmadd.wd", products, ones)
@@ -67,13 +75,13 @@ def pairwise(x: tirx.Expr, weights: tirx.Expr, lanes: int) -> tirx.Expr:
 
 def dot_arm(sums: tirx.Expr, x: tirx.Expr, weights: tirx.Expr, small: bool) -> tirx.Expr:
     """One sdot, whose operands are both signed."""
-    bytes_of_x = T.reinterpret("int8x16", x if small else less_128(x))
+    bytes_of_x = T.reinterpret("int8x16", x if small else less_128(x, 4))
     return T.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.sdot.v4i32.v16i8", sums, bytes_of_x, weights)
 
 
-def less_128(x: tirx.Expr) -> tirx.Expr:
+def less_128(x: tirx.Expr, lanes: int) -> tirx.Expr:
     """128 off each of four bytes: their highest bits turned over."""
-    return x ^ T.broadcast(tirx.const(-0x7F7F7F80, "int32"), 4)  # 0x80808080
+    return x ^ T.broadcast(tirx.const(-0x7F7F7F80, "int32"), lanes)  # 0x80808080
 
 
 def plain(lanes: int, tile: int) -> Instructions:
@@ -85,5 +93,5 @@ STEP = 4  # bytes of a dot product
 VNNI512 = Instructions(16, 6, dot_vnni512)
 VNNI256 = Instructions(8, 5, dot_vnni256)
 ARM = Instructions(4, 5, dot_arm, signed=True)
-AVX2 = Instructions(8, 3, dot_avx2)
+AVX2 = Instructions(8, 3, dot_avx2, signed=True)
 PLAIN512, PLAIN256, PLAIN128 = plain(16, 6), plain(8, 4), plain(4, 2)
