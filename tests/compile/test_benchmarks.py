@@ -60,5 +60,5 @@ def test_single_kernels_are_timed(benchmark_module: Any, capsys: pytest.CaptureF
     kernels = benchmark_module("kernels")
     assert kernels.main(["8 to 16, stride 64", "1x1 16 to 16", "--tile", "4", "--wide"]) == 0
     text = capsys.readouterr().out
-    assert "1x1 16 to 16" in text
-    assert "tile 4, WideEpilogue" in text
+    for word in ("1x1 16 to 16", "tile 4", "WideEpilogue"):
+        assert word in text
