@@ -6,7 +6,8 @@
 Ours is measured with its post-processing, the others without any. OpenVINO's and ONNX Runtime's int8 forms are made by
 their own quantizers from the float network with batch norms absorbed. Rounds of all engines take turns; between them
 runs a micro benchmark of dot products in registers, the processor's peak. With several threads there is a second part:
-a stream, as many pictures at a time as threads, each on one. Needs the extra `benchmark`.
+a stream, as many pictures at a time as threads, each on one. After `make setup` it needs the packages of the extra
+`benchmark`: `.venv/bin/pip install -e '.[benchmark]'`.
 """
 
 import argparse

@@ -16,8 +16,8 @@ OURS = "bitroad"
 PACKAGES = ("apache-tvm", "openvino", "nncf", "onnxruntime", "torch")
 INTRODUCTION = """# Bitroad and other engines
 
-Written by `python benchmarks/engines.py --all`; the packages are the extra `benchmark`. One size and number of threads
-alone: `python benchmarks/engines.py --size 448x960 --threads 1 --json F`.
+Written by `python benchmarks/engines.py --all`, after `make setup` and `.venv/bin/pip install -e '.[benchmark]'`. One
+size and number of threads alone: `python benchmarks/engines.py --size 448x960 --threads 1 --json F`.
 
 The network is what `configs/4pe_resize/multitask.py` builds. Batch 1, milliseconds from network input in memory to
 outputs in memory. Ours includes the post-processing (boxes and masks), the others have none. All engines take turns in

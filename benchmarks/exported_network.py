@@ -3,7 +3,9 @@
 The weights are those of a pipeline test: speed does not depend on them.
 """
 
+import os
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,8 +79,9 @@ def trained_run(folder: Path) -> Path:
     checkpoint = RunFolder(folder).last(2)
     if not checkpoint.is_file():
         script = REPOSITORY / "tools/quanti_training_2step_fusion_bn.sh"
-        command = ["bash", str(script), "--config", str(CONFIG), "--pipeline-test", "--out", str(folder)]
-        subprocess.run(command, cwd=REPOSITORY, check=True)
+        command = ["bash", str(script), "--config", str(CONFIG), "--pipeline-test", "--out", str(folder.resolve())]
+        with_this_python = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+        subprocess.run(command, cwd=REPOSITORY, env=os.environ | with_this_python, check=True)
     return checkpoint
 
 

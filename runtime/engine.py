@@ -22,7 +22,7 @@ from runtime.processor import missing_flags, processor_name
 
 Outputs = dict[str, npt.NDArray[Any]]
 _loaded: set[Path] = set()
-SPIN_COUNT = "10000"  # looks of a thread for work, some 15 ms, before it falls asleep
+SPIN_COUNT = "10000"  # looks of a thread for work, some 20 ms, before it falls asleep
 
 
 class Engine(Protocol):
