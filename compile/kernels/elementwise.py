@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from math import prod
 from types import NoneType
 
-from tvm import te, tirx
-from tvm.s_tir import Schedule
+import numpy as np
+from tvm import tirx
 from tvm.tirx.script.builder import ir as T  # noqa: N812  # the name that TVM's own texts use
 
 from compile.kernels.builder import Index, build_kernel, flat, rows
+from compile.kernels.epilogue import NarrowEpilogue, Register, WideEpilogue
 from compile.kernels.instructions import Instructions
-from compile.kernels.memory import Layout, load, store, write_border
+from compile.kernels.memory import Layout, load, powers, store, write_border
 from compile.kernels.requantize import Requantize, all_lanes, multiply_add
 from compile.layers import (
     AddLayer,
@@ -19,8 +21,10 @@ from compile.layers import (
     ConcatLayer,
     Layer,
     QuantizePixels,
+    Shape,
     Upsample2x,
 )
+from quant.arith import INT8_MIN
 
 
 @dataclass(frozen=True)
@@ -104,17 +108,38 @@ def each_register(
 
 
 def write_add(kernel: LayerKernel, inputs: Sequence[tirx.Buffer], out: tirx.Buffer, lanes: int) -> None:
+    """The second operand is to the first one what a residual is to the sums of a convolution."""
     layer = kernel.layer
     assert isinstance(layer, AddLayer)
-    a, b = kernel.sources
-    scales = [2.0 ** (layer.out_shift - shift) for shift in (layer.a_shift, layer.b_shift)]
+    a, b = (source.storage for source in kernel.sources)
+    grid = max(layer.a_shift, layer.b_shift)
+    a_left, distances = grid - layer.a_shift, np.array([grid - layer.out_shift])
+    largest = np.array([(-INT8_MIN << a_left) + (-INT8_MIN << grid - layer.b_shift)])
+    residual_distance = layer.b_shift - layer.out_shift
+    narrow = NarrowEpilogue.fits(largest, distances, residual_distance)
     requantize = Requantize(kernel.target.storage, layer.relu)
+    epilogue = (NarrowEpilogue if narrow else WideEpilogue)(requantize, b, residual_distance)
+    first = int(epilogue.first_sums(distances)[0]) - (a.offset << a_left)
+    constants = [all_lanes(value.item(), lanes) for (value,) in epilogue.channel_constants(distances)]
 
     def value(starts: Sequence[Index], valid: int) -> tirx.Expr:
-        first, second = (load(x, start, valid, lanes) for x, start in zip(inputs, starts, strict=True))
-        return requantize.rounded(real(first, a, scales[0], lanes) + real(second, b, scales[1], lanes), lanes)
+        registers = []
+        for x, added in zip(
+            *(halves(x, start, valid, lanes) for x, start in zip(inputs, starts, strict=True)), strict=True
+        ):
+            sums = all_lanes(first, lanes) + (T.Cast(f"int32x{lanes}", x) << all_lanes(a_left, lanes))
+            registers.append(Register(sums, constants, added))
+        return tirx.Shuffle(epilogue(registers, lanes), list(range(2 * lanes)))
 
-    each_register(kernel, out, lanes, value)
+    each_register(kernel, out, 2 * lanes, value)
+
+
+def halves(memory: tirx.Buffer, start: Index, valid: int, lanes: int) -> list[tirx.Expr]:
+    """Two registers' bytes, of which the first `valid` come from memory."""
+    if valid == 2 * lanes:
+        return [load(memory, start + half * lanes, lanes, lanes) for half in range(2)]
+    both = T.Bind(load(memory, start, valid, 2 * lanes))
+    return [tirx.Shuffle([both], list(range(half * lanes, (half + 1) * lanes))) for half in range(2)]
 
 
 def write_upsample(kernel: LayerKernel, inputs: Sequence[tirx.Buffer], out: tirx.Buffer, lanes: int) -> None:
@@ -176,23 +201,30 @@ _WRITERS = {
 class ArgmaxKernel:
     """The class map of logits that lie plain."""
 
-    shape: tuple[int, ...]
+    shape: Shape
 
     def build(self, _: Instructions) -> tirx.PrimFunc:
         """PrimFunc (logits, out). Maximizes value · 256 + (255 - index), unique per channel: the lowest index wins."""
-        logits = te.placeholder(self.shape, "int8", "logits")
-        channel = te.reduce_axis((0, self.shape[3]), "channel")
-        best = te.compute(
-            self.shape[:3],
-            lambda n, y, z: te.max(logits[n, y, z, channel].astype("int32") * 256 + (255 - channel), axis=channel),
-            name="best",
-        )
-        out = te.compute(self.shape[:3], lambda *index: (255 - (best(*index) & 255)).astype("uint8"), name="out")
-        schedule = Schedule(te.create_prim_func([logits, out]))
-        _, row, _ = schedule.get_loops(schedule.get_sblock("out"))
-        schedule.compute_at(schedule.get_sblock("best"), row)
-        schedule.parallel(row)
-        return schedule.mod["main"]
+        height, width, channels = self.shape[1:]
+
+        def body(logits: tirx.Buffer, out: tirx.Buffer) -> None:
+            memory, classes = flat(logits), flat(out)
+            with rows(height, height * width * channels // 4) as y, T.serial(width) as z:
+                pixel = y * width + z
+                parts = [best_of(memory, pixel * channels + first, first, count) for first, count in powers(channels)]
+                best = reduce(T.max, parts) & tirx.const(255, "int16")
+                T.buffer_store(classes, T.Cast("uint8", tirx.const(255, "int16") - best), [pixel])
+
+        return build_kernel([("logits", self.shape, "int8"), ("out", self.shape[:3], "uint8")], body)
+
+
+def best_of(memory: tirx.Buffer, start: Index, first: int, count: int) -> tirx.Expr:
+    """The greatest of value · 256 + (255 - index), int16, over `count` bytes from `start` on; `first` is an index."""
+    if count == 1:
+        return T.Cast("int16", memory[start]) * tirx.const(256, "int16") + tirx.const(255 - first, "int16")
+    weighted = T.Cast(f"int16x{count}", memory[T.ramp(start, 1, count)]) * T.broadcast(tirx.const(256, "int16"), count)
+    order = T.ramp(tirx.const(255 - first, "int16"), tirx.const(-1, "int16"), count)
+    return T.call_llvm_pure_intrin("int16", "llvm.vector.reduce.smax", weighted + order)
 
 
 @dataclass(frozen=True)

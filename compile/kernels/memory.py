@@ -65,12 +65,19 @@ def store(memory: tirx.Buffer, start: Index, value: tirx.Expr, valid: int, lanes
     if valid == lanes:
         T.buffer_store(memory, value, [T.ramp(start, 1, lanes)])
         return
-    value, first = T.Bind(value), 0
-    while first < valid:
-        count = largest_power(valid - first)
+    value = T.Bind(value)
+    for first, count in powers(valid):
         piece = tirx.Shuffle([value], list(range(first, first + count)))
         T.buffer_store(memory, piece, [run_of(start + first, count)])
-        first += count
+
+
+def powers(total: int) -> list[tuple[int, int]]:
+    """`total` things in pieces of falling powers of two: the first one's index and the number of each."""
+    pieces, first = [], 0
+    while first < total:
+        pieces.append((first, largest_power(total - first)))
+        first += pieces[-1][1]
+    return pieces
 
 
 def run_of(start: Index, count: int) -> Index:
