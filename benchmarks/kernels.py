@@ -87,10 +87,10 @@ def arguments_of(function: tirx.PrimFunc) -> list[tvm.runtime.Tensor]:
     return tensors
 
 
-def seconds_of(function: tirx.PrimFunc, target: Target, rounds: int, calls: int) -> float:
-    """The best time of a kernel."""
+def ready(function: tirx.PrimFunc, target: Target) -> Callable[[], None]:
+    """A PrimFunc compiled, with its arguments."""
     kernel, tensors = compiled(function, target), arguments_of(function)
-    return best_of(lambda: kernel(*tensors), rounds, calls)
+    return lambda: kernel(*tensors)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,13 +104,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     target, epilogue = find_target(options.target), WideEpilogue if options.wide else NarrowEpilogue
     cpu = replace(target.instructions, tile=options.tile) if options.tile else target.instructions
     set_threads(1)
+    run_peak = ready(PeakKernel().build(cpu), target)
     table = Table(title=f"{target.name} on {processor_name()}, one thread, tile {cpu.tile}, {epilogue.__name__}")
     for title in ("kernel", "µs", "GMAC/s", "% of peak"):
         table.add_column(title, justify="left" if title == "kernel" else "right")
     for name in options.names or SHAPES:
         kernel = kernel_of(name, epilogue)
-        seconds = seconds_of(kernel.build(cpu), target, ROUNDS, CALLS)
-        peak = PeakKernel.macs(cpu) / seconds_of(PeakKernel().build(cpu), target, PEAK_ROUNDS, 1)
+        seconds = best_of(ready(kernel.build(cpu), target), ROUNDS, CALLS)
+        peak = PeakKernel.macs(cpu) / best_of(run_peak, PEAK_ROUNDS, 1)
         rate = kernel.macs / seconds
         table.add_row(name, f"{seconds * 1e6:.1f}", f"{rate / 1e9:.1f}", f"{100 * rate / peak:.1f}")
     Console().print(table)

@@ -1,7 +1,7 @@
 """Which kernel each layer of an integer module becomes, and with which constants: what LowerLayers writes."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -67,13 +67,17 @@ def has_narrow_sums(
     largest = channel_bounds(
         weight, weight_shift, bias, input_shift=layer.in_shift, input_max=-INT8_MIN, residual_shift=layer.residual_shift
     )
-    residual_distance = None if layer.residual_shift is None else layer.residual_shift - layer.out_shift
-    return NarrowEpilogue.fits(largest, distances_of(layer, weight_shift), residual_distance)
+    return NarrowEpilogue.fits(largest, distances_of(layer, weight_shift), residual_distance_of(layer))
 
 
 def distances_of(layer: ConvLayer, weight_shift: NDArray[np.int32]) -> NDArray[np.int64]:
     """By how many bits a convolution's sums go to the right, per output channel."""
     return weight_shift.astype(np.int64) + layer.in_shift - layer.out_shift
+
+
+def residual_distance_of(layer: ConvLayer) -> int:
+    """The same of a convolution's residual, 0 where it has none."""
+    return 0 if layer.residual_shift is None else layer.residual_shift - layer.out_shift
 
 
 def kernel_of(
@@ -100,9 +104,8 @@ def convolution_kernel(
     source, kernel = Layout(shapes[0], sources[0]), shapes[1][1]
     window = Window(kernel, layer.stride, layer.padding, layer.groups, source.channels, target.channels)
     kind: type[Epilogue] = NarrowEpilogue if narrow else WideEpilogue
-    epilogue = kind(Requantize(target.storage, layer.relu))
-    if layer.residual_shift is not None:
-        epilogue = replace(epilogue, residual=sources[4], residual_distance=layer.residual_shift - layer.out_shift)
+    residual = None if layer.residual_shift is None else sources[4]
+    epilogue = kind(Requantize(target.storage, layer.relu), residual, residual_distance_of(layer))
     return ConvKernel(window, source, target, epilogue)
 
 

@@ -9,13 +9,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 from runtime.draw import draw_overlay
 from runtime.errors import ImageError, VideoError
-from runtime.image import Picture, find_inputs, read_picture
-from runtime.predict import Prediction, Predictor
+from runtime.image import Inputs, Picture, read_picture
+from runtime.predict import Prediction, Predictor, by_any
 from runtime.results import ResultsWriter, unique_names, write_mask, write_picture
 from runtime.stream import in_order
 from runtime.timing import Progress, Stopwatch, statistics_table
@@ -96,18 +95,16 @@ class Batch:
     ) -> None:
         self._tasks = predictors[0].tasks
         self._workers = len(predictors)
-        self._idle: SimpleQueue[Predictor] = SimpleQueue()
-        for predictor in predictors:
-            self._idle.put(predictor)
+        self._predict = by_any(predictors)
         self._out = out
         self._overlay, self._masks = overlay, masks
         self._writer = ResultsWriter(out, model, self._tasks)
         self._stopwatch = Stopwatch()
         self._detections = 0
 
-    def run(self, inputs: Sequence[str | Path]) -> Report:
-        """Processes the files and folders named. Only what concerns all of them (a full disk) is raised: OSError."""
-        pictures, videos, complaints = find_inputs(inputs)
+    def run(self, inputs: Inputs) -> Report:
+        """Processes what was found. Only what concerns all of it (a full disk) is raised: OSError."""
+        pictures, videos, complaints = inputs
         for entry, complaint in complaints:
             self._writer.add_failure(entry, complaint)
         files = pictures + videos
@@ -153,19 +150,15 @@ class Batch:
         try:
             with stopwatch.measure("decode"):
                 picture = read_picture(file)
-            prediction = self._predict(picture)
+            prediction, overlay = self._look(picture, stopwatch)
         except ImageError as error:
             return error
-        stopwatch.add(prediction.seconds)
         masks = {task: f"{MASKS}/{task}/{name}.png" for task in prediction.masks} if self._masks else {}
-        if self._overlay:
-            with stopwatch.measure("draw"):
-                overlay = draw_overlay(picture, prediction, self._tasks)
-        if self._overlay or masks:
+        if overlay is not None or masks:
             with stopwatch.measure("write"):
                 for task, relative in masks.items():
                     write_mask(self._out / relative, prediction.masks[task])
-                if self._overlay:
+                if overlay is not None:
                     write_picture(self._out / OVERLAYS / f"{name}.jpg", overlay)
         return Work(without_masks(prediction), masks, stopwatch.once())
 
@@ -183,20 +176,17 @@ class Batch:
     def _frame(self, picture: Picture) -> Work:
         """In a worker's thread: a frame and what is drawn into it."""
         stopwatch = Stopwatch()
-        prediction = self._predict(picture)
-        stopwatch.add(prediction.seconds)
-        overlay = None
-        if self._overlay:
-            with stopwatch.measure("draw"):
-                overlay = draw_overlay(picture, prediction, self._tasks)
+        prediction, overlay = self._look(picture, stopwatch)
         return Work(without_masks(prediction), {}, stopwatch.once(), overlay)
 
-    def _predict(self, picture: Picture) -> Prediction:
-        predictor = self._idle.get()
-        try:
-            return predictor(picture)
-        finally:
-            self._idle.put(predictor)
+    def _look(self, picture: Picture, stopwatch: Stopwatch) -> tuple[Prediction, Picture | None]:
+        """What is found, and drawn if that is wanted."""
+        prediction = self._predict(picture)
+        stopwatch.add(prediction.seconds)
+        if not self._overlay:
+            return prediction, None
+        with stopwatch.measure("draw"):
+            return prediction, draw_overlay(picture, prediction, self._tasks)
 
     def _add(self, file: Path, work: Work, frame: int | None = None) -> None:
         self._stopwatch.add(work.seconds)
@@ -209,10 +199,10 @@ def without_masks(prediction: Prediction) -> Prediction:
     return replace(prediction, masks={})
 
 
-def process(predictors: Sequence[Predictor], model: str, options: argparse.Namespace) -> int:
+def process(predictors: Sequence[Predictor], inputs: Inputs, model: str, options: argparse.Namespace) -> int:
     """What a command does with the options of `add_arguments`: runs a batch, prints its report; the exit code."""
     batch = Batch(predictors, model, options.out, overlay=not options.no_overlay, masks=not options.no_masks)
-    report = batch.run(options.images)
+    report = batch.run(inputs)
     if options.json:
         print(json.dumps({"out": str(options.out), **report.to_json()}, indent=1))
     else:

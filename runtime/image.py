@@ -20,6 +20,7 @@ from runtime.errors import ImageError
 from runtime.stderr import captured
 
 Picture = npt.NDArray[np.uint8]
+Inputs = tuple[list[Path], list[Path], list[tuple[str, str]]]  # see `find_inputs`
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
@@ -129,7 +130,7 @@ def _check_png(data: bytes, where: str) -> None:
     raise ImageError(f"{where}: the PNG is cut short (its end is missing); {COPY_AGAIN}")
 
 
-def find_inputs(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], list[Path], list[tuple[str, str]]]:
+def find_inputs(inputs: Iterable[str | os.PathLike[str]]) -> Inputs:
     """(pictures, videos, complaints) for the files and folders in `inputs`: each file once, in order, a folder's by
     name; of a complaint the entry and the message.
 

@@ -9,7 +9,7 @@ import cv2
 
 from runtime.batch import add_arguments, process
 from runtime.errors import RuntimeRoomError
-from runtime.image import find_inputs
+from runtime.image import Inputs, find_inputs
 from runtime.predict import Predictor
 
 DESCRIPTION = """Run a compiled model on pictures, folders of pictures and videos. Writes results.json, COCO results,
@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        return process(load_predictors(options), options.model, options)
+        inputs = find_inputs(options.images)
+        return process(load_predictors(options, inputs), inputs, options.model, options)
     except (RuntimeRoomError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -42,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def load_predictors(options: argparse.Namespace) -> list[Predictor]:
+def load_predictors(options: argparse.Namespace, inputs: Inputs) -> list[Predictor]:
     """One to a thread, whose kernels use no other; for a single picture one whose kernels use all threads."""
-    pictures, videos, _ = find_inputs(options.images)
+    pictures, videos, _ = inputs
     workers = options.threads if len(pictures) > 1 or videos else 1
     predictor = Predictor.load(
         options.model,

@@ -3,8 +3,9 @@
 import copy
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 
 import numpy as np
 import numpy.typing as npt
@@ -124,6 +125,22 @@ class Predictor:
             if score >= self.score_threshold and x2 > x1 and y2 > y1:
                 found.append(Detection(task.name, task.classes[index].name, index, score, (x1, y1, x2, y2)))
         return found
+
+
+def by_any(predictors: Sequence[Predictor]) -> Callable[[Picture], Prediction]:
+    """Predicts by one of them that is idle, in whichever thread: there must be one to a thread."""
+    idle: SimpleQueue[Predictor] = SimpleQueue()
+    for predictor in predictors:
+        idle.put(predictor)
+
+    def predict(picture: Picture) -> Prediction:
+        predictor = idle.get()
+        try:
+            return predictor(picture)
+        finally:
+            idle.put(predictor)
+
+    return predict
 
 
 def select_tasks(tasks: Sequence[Task], only: Sequence[str] | None) -> tuple[Task, ...]:

@@ -3,7 +3,7 @@
 No masks in the picture's size, nothing is drawn or written. The parts are measured alone, on one thread.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
@@ -14,8 +14,8 @@ from typing import Any
 import cv2
 
 from runtime.engine import CompiledEngine, set_threads
-from runtime.image import read_picture
-from runtime.predict import Predictor
+from runtime.image import Picture, read_picture
+from runtime.predict import Prediction, Predictor, by_any
 from runtime.stream import in_order
 from runtime.timing import Statistics, Stopwatch
 
@@ -63,25 +63,18 @@ def measure_stages(engine: CompiledEngine, files: Sequence[Path], count: int, wo
     return Stages(stopwatch.statistics(), workers, stream_rate(predictors, list(islice(cycle(files), count))))
 
 
-def process(predictor: Predictor, file: Path) -> dict[str, float]:
+def process(predict: Callable[[Picture], Prediction], file: Path) -> dict[str, float]:
     """The seconds of the parts."""
     start = perf_counter()
     picture = read_picture(file)
     decoded = perf_counter()
-    prediction = predictor(picture)
+    prediction = predict(picture)
     return {"decode": decoded - start, **prediction.seconds, "whole": perf_counter() - start}
 
 
 def stream_rate(predictors: Sequence[Predictor], files: Sequence[Path]) -> float:
     """Pictures a second with all predictors at work."""
-    idle = list(predictors)
-
-    def work(file: Path) -> None:
-        predictor = idle.pop()
-        process(predictor, file)
-        idle.append(predictor)
-
-    done: Iterator[None] = in_order(work, files, len(predictors))
+    done = in_order(partial(process, by_any(predictors)), files, len(predictors))
     start = perf_counter()
     for _ in done:
         pass

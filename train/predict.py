@@ -9,6 +9,7 @@ from configs import ConfigError, load
 from quant.errors import QuantError
 from runtime.batch import add_arguments, process
 from runtime.errors import RuntimeRoomError
+from runtime.image import find_inputs
 from train.engines import load_predictor
 from train.errors import TrainError
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         predictor = load_predictor(
             options.model, config, score_threshold=options.score_threshold, only=options.tasks, ctx=options.ctx
         )
-        return process([predictor], str(options.model), options)
+        return process([predictor], find_inputs(options.images), str(options.model), options)
     except (TrainError, ConfigError, RuntimeRoomError, QuantError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

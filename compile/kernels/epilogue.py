@@ -103,9 +103,9 @@ class NarrowEpilogue(Epilogue):
     CHANNEL_DTYPES = ("float32", "int32")  # the addend that rounds, the left shift of a residual
 
     @classmethod
-    def fits(cls, largest_sums: NDArray[np.int64], distances: Distances, residual_distance: int | None) -> bool:
+    def fits(cls, largest_sums: NDArray[np.int64], distances: Distances, residual_distance: int) -> bool:
         """Whether it is exact for channels with sums, aligned residual included, up to these."""
-        finest = max(NARROW_DISTANCES.start, residual_distance or 0)
+        finest = max(NARROW_DISTANCES.start, residual_distance)
         return bool(
             largest_sums.max() <= NARROW_SUMS
             and finest <= distances.min()

@@ -37,9 +37,8 @@ class Requantize:
         """Rounded values plus the target's offset, int32 or int16 -> bytes."""
         # unsigned bytes without an offset are a storage for what is not negative anyway
         lowest = 0 if self.relu or (self.target.dtype == "uint8" and self.target.offset == 0) else INT8_MIN
-        dtype = str(value.ty.dtype).partition("x")[0]
-        value = T.max(value, T.broadcast(tirx.const(self.target.offset + lowest, dtype), lanes))
-        value = T.min(value, T.broadcast(tirx.const(self.target.offset + INT8_MAX, dtype), lanes))
+        value = T.max(value, tirx.const(self.target.offset + lowest, value.ty.dtype))
+        value = T.min(value, tirx.const(self.target.offset + INT8_MAX, value.ty.dtype))
         return T.Cast(f"{self.target.dtype}x{lanes}", value)
 
 

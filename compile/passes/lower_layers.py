@@ -2,7 +2,7 @@
 
     Before   y = conv_layer_3(x, X.weight, X.bias, X.weight_shift)
              a Relax function; x int8 (1, H, W, C), weights int8 OHWI
-    After    y = call_tir(conv_layer_5, (x, X.weight, X.bias, X.scale))
+    After    y = call_tir(conv_layer_5, (x, weights, first sums, constants of the epilogue))
              a PrimFunc; x as bytes with its border, constants in the kernel's own order
 
 Ensures: one kernel call per layer, in the same order, so that the n-th kernel call of a running model is the n-th
