@@ -81,6 +81,7 @@ def detection_function(attributes: DetectionAttributes, anchor_total: int) -> ti
             state = T.sblock_alloc_buffer((4,), "int32")
             best = T.sblock_alloc_buffer((2,), "int32")  # score and class
             box = T.sblock_alloc_buffer((4,), "int64")
+            kept = T.sblock_alloc_buffer((7, capacity), "int64")  # of kept boxes: edges, area, score, class
             for index in range(4):
                 state[index] = 0
             for index in range(257):
@@ -163,37 +164,29 @@ def detection_function(attributes: DetectionAttributes, anchor_total: int) -> ti
                 if state[2] < capacity:
                     candidate: T.let = order[rank]
                     state[3] = 0
-                    for kept in range(state[2]):
-                        if rows[kept, 5] == found[candidate, 5] and rows[kept, 4] - found[candidate, 4] > margin:
-                            width: T.let = T.Cast(
-                                "int64",
-                                T.max(
-                                    T.min(rows[kept, 2], found[candidate, 2])
-                                    - T.max(rows[kept, 0], found[candidate, 0]),
-                                    0,
-                                ),
-                            )
-                            height: T.let = T.Cast(
-                                "int64",
-                                T.max(
-                                    T.min(rows[kept, 3], found[candidate, 3])
-                                    - T.max(rows[kept, 1], found[candidate, 1]),
-                                    0,
-                                ),
-                            )
-                            kept_area: T.let = T.Cast("int64", rows[kept, 2] - rows[kept, 0]) * T.Cast(
-                                "int64", rows[kept, 3] - rows[kept, 1]
-                            )
-                            area: T.let = T.Cast("int64", found[candidate, 2] - found[candidate, 0]) * T.Cast(
-                                "int64", found[candidate, 3] - found[candidate, 1]
-                            )
-                            if T.int64(256) * width * height > T.int64(nms_threshold) * (
-                                kept_area + area - width * height
-                            ):
-                                state[3] = 1
+                    for side in range(4):
+                        box[side] = T.Cast("int64", found[candidate, side])
+                    area: T.let = (box[2] - box[0]) * (box[3] - box[1])
+                    for other in range(state[2]):  # without a branch: the compiler takes several at a time
+                        width: T.let = T.max(T.min(kept[2, other], box[2]) - T.max(kept[0, other], box[0]), T.int64(0))
+                        height: T.let = T.max(T.min(kept[3, other], box[3]) - T.max(kept[1, other], box[1]), T.int64(0))
+                        overlap: T.let = width * height
+                        suppressed: T.let = T.And(
+                            T.And(
+                                kept[6, other] == T.Cast("int64", found[candidate, 5]),
+                                kept[5, other] - T.Cast("int64", found[candidate, 4]) > T.int64(margin),
+                            ),
+                            T.int64(256) * overlap > T.int64(nms_threshold) * (kept[4, other] + area - overlap),
+                        )
+                        state[3] = state[3] | T.Cast("int32", suppressed)
                     if state[3] == 0:
                         for field in range(ROW_FIELDS):
                             rows[state[2], field] = found[candidate, field]
+                        for side in range(4):
+                            kept[side, state[2]] = box[side]
+                        kept[4, state[2]] = area
+                        for field in range(4, ROW_FIELDS):
+                            kept[field + 1, state[2]] = T.Cast("int64", found[candidate, field])
                         state[2] = state[2] + 1
 
             # The hardware layout, little-endian: header, then per box four int16, an int8 score, a uint8 class and
@@ -202,13 +195,13 @@ def detection_function(attributes: DetectionAttributes, anchor_total: int) -> ti
                 packed[index] = T.uint8(0)
             for index in range(4):
                 packed[index] = T.Cast("uint8", ((state[2] * RECORD_BYTES) >> (8 * index)) & 255)
-            for kept in range(state[2]):
-                base: T.let = RECORD_BYTES * (kept + 1)
+            for number in range(state[2]):
+                base: T.let = RECORD_BYTES * (number + 1)
                 for side in range(4):
-                    coordinate: T.let = T.max(T.min(rows[kept, side], COORDINATE_MAX), -COORDINATE_MAX - 1)
+                    coordinate: T.let = T.max(T.min(rows[number, side], COORDINATE_MAX), -COORDINATE_MAX - 1)
                     packed[base + 2 * side] = T.Cast("uint8", coordinate & 255)
                     packed[base + 2 * side + 1] = T.Cast("uint8", (coordinate >> 8) & 255)
-                packed[base + 8] = T.Cast("uint8", rows[kept, 4] & 255)
-                packed[base + 9] = T.Cast("uint8", rows[kept, 5])
+                packed[base + 8] = T.Cast("uint8", rows[number, 4] & 255)
+                packed[base + 9] = T.Cast("uint8", rows[number, 5])
 
     return detection_post_processing
