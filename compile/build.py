@@ -17,7 +17,7 @@ from compile.certify import certify
 from compile.errors import CompileError
 from compile.files import Parameters, load_pair, pair_of, parameter_digests, save_pair
 from compile.importer import import_onnx, read_onnx
-from compile.kernel_plan import kernel_calls
+from compile.kernel_plan import layer_entries
 from compile.package import ModelCard, card_of, with_card
 from compile.pipeline import compile_module, to_integer_module
 from compile.targets import NAMES, Target, find_target
@@ -132,16 +132,8 @@ def description(
 
 def describe_layers(module: tvm.IRModule, parameters: Parameters, card: ModelCard) -> list[dict[str, Any]]:
     """The layers in the order of their kernel calls, each with the tensor of step 2 that it must equal."""
-    return [
-        {
-            **call.to_json(),
-            "kind": call.layer.layer.kind,
-            "shift": getattr(call.layer.layer, "out_shift", None),
-            "macs": getattr(call.kernel, "macs", 0),
-            "tensor": card.tensor_of_layer.get(call.layer.name),
-        }
-        for call in kernel_calls(module, parameters)
-    ]
+    entries = layer_entries(module, parameters)
+    return [{**entry, "tensor": card.tensor_of_layer.get(entry["name"])} for entry in entries]
 
 
 def report_certificate(bounds: list[LayerBound], console: Console) -> None:

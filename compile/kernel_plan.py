@@ -1,23 +1,26 @@
 """Which kernel each layer of an integer module becomes, and with which constants: what LowerLayers writes."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import tvm
 from numpy.typing import NDArray
+from tvm import relax
 
 from compile.certify import LayerCall, layer_calls
 from compile.files import Parameters
-from compile.kernels.conv import ConvKernel
+from compile.kernels.builder import WORTH_THREADS
+from compile.kernels.conv import ConvGroup, ConvKernel
 from compile.kernels.elementwise import ArgmaxKernel, FlattenKernel, LayerKernel
 from compile.kernels.epilogue import Epilogue, NarrowEpilogue, WideEpilogue
 from compile.kernels.instructions import Instructions
 from compile.kernels.memory import Layout
 from compile.kernels.packing import Window, pack_channels, pack_weight
 from compile.kernels.requantize import Requantize
-from compile.layers import ChannelArgmax, ConvLayer, FlattenMaps, Layer, Shape
+from compile.layers import AddLayer, ChannelArgmax, ConvLayer, FlattenMaps, Layer, Shape, Upsample2x
 from compile.rewrite import bindings_of, shape_of
 from compile.storage import PICTURE, PLAIN, Storage, choose_storage
 from quant.arith import INT8_MIN
@@ -27,37 +30,123 @@ Kernel = ConvKernel | LayerKernel | ArgmaxKernel | FlattenKernel
 
 
 @dataclass(frozen=True)
-class KernelCall:
-    """A layer as a kernel: `function` is the kernel's name, which equal kernels share, `storage` that of the result."""
+class PlannedLayer:
+    """A layer with the kernel that computes it, and the storage of its result.
 
-    layer: LayerCall
+    The arguments of `call` are what the kernel reads: where an upsampling is part of it, what that one reads.
+    `inside` are the layers that are part of the kernel; their results are never in memory.
+    """
+
+    call: LayerCall
     kernel: Kernel
-    function: str
     storage: Storage
+    inside: tuple[LayerCall, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """What a recorder of the running kernels needs to know."""
-        return {"name": self.layer.name, "function": self.function, "storage": asdict(self.storage)}
+
+@dataclass(frozen=True)
+class KernelCall:
+    """Layers that one call computes: one, or convolutions in a group. Equal kernels share the name `function`."""
+
+    layers: tuple[PlannedLayer, ...]
+    kernel: Kernel | ConvGroup
+    function: str
+
+    def to_json(self, number: int) -> list[dict[str, Any]]:
+        """The manifest's entry for every layer; `number` is that of the call. Layers inside have no storage."""
+        entries = []
+        for layer in self.layers:
+            entries += [self._entry(number, call, 0, None) for call in layer.inside]
+            macs = getattr(layer.kernel, "macs", 0)
+            entries.append(self._entry(number, layer.call, macs, asdict(layer.storage)))
+        return entries
+
+    def _entry(self, number: int, call: LayerCall, macs: int, storage: dict[str, Any] | None) -> dict[str, Any]:
+        return {
+            "name": call.name,
+            "call": number,
+            "function": self.function,
+            "storage": storage,
+            "kind": call.layer.kind,
+            "shift": getattr(call.layer, "out_shift", None),
+            "macs": macs,
+        }
 
 
 def kernel_calls(module: tvm.IRModule, parameters: Parameters) -> list[KernelCall]:
-    """The kernels of an integer module with these weights, one for each layer, in the order of execution."""
-    calls = list(layer_calls(module))
-    storage = choose_storage(calls, list(bindings_of(module["main"])[-1].value.fields))
+    """The kernel calls of an integer module with these weights, in the order of execution."""
+    names: dict[Kernel | ConvGroup, str] = {}
+    calls = []
+    for layers in grouped(planned_layers(module, parameters)):
+        kernels = tuple(layer.kernel for layer in layers if isinstance(layer.kernel, ConvKernel))
+        kernel = ConvGroup(kernels) if len(layers) > 1 else layers[0].kernel
+        kind = layers[0].call.layer.kind if len(layers) == 1 else "conv_group"
+        calls.append(KernelCall(layers, kernel, names.setdefault(kernel, f"{kind}_{len(names)}")))
+    return calls
+
+
+def layer_entries(module: tvm.IRModule, parameters: Parameters) -> list[dict[str, Any]]:
+    """The manifest's entries for the layers of an integer module, in the order of execution."""
+    calls = enumerate(kernel_calls(module, parameters))
+    return [entry for number, call in calls for entry in call.to_json(number)]
+
+
+def planned_layers(module: tvm.IRModule, parameters: Parameters) -> Iterator[PlannedLayer]:
+    """A kernel for every layer that is not inside another one's."""
+    calls, outputs = list(layer_calls(module)), list(bindings_of(module["main"])[-1].value.fields)
+    storage = choose_storage(calls, outputs)
     storage[module["main"].params[0]] = PICTURE
-    names: dict[Kernel, str] = {}
-    planned = []
+    inside = upsamplings_inside(calls, outputs)
     for call in calls:
+        if call.var in inside:
+            continue
         target = storage.get(call.var, PLAIN)  # what is no feature map lies plain
-        shapes = [shape_of(argument) for argument in call.arguments]
-        sources = [storage.get(argument, PLAIN) for argument in call.arguments]
+        parts = [inside[argument] for argument in call.arguments if argument in inside]
+        arguments = [inside[x].arguments[0] if x in inside else x for x in call.arguments]
+        sources = [storage.get(argument, PLAIN) for argument in arguments]
         narrow = isinstance(call.layer, ConvLayer) and has_narrow_sums(
-            call.layer, *(parameters[argument.name] for argument in call.arguments[1:4])
+            call.layer, *(parameters[argument.name] for argument in arguments[1:4])
         )
-        kernel = kernel_of(call.layer, shapes, sources, Layout(shape_of(call.var), target), narrow=narrow)
-        name = names.setdefault(kernel, f"{call.layer.kind}_{len(names)}")
-        planned.append(KernelCall(call, kernel, name, target))
-    return planned
+        layout = Layout(shape_of(call.var), target)
+        kernel = kernel_of(call.layer, [shape_of(x) for x in arguments], sources, layout, narrow=narrow)
+        yield PlannedLayer(replace(call, arguments=tuple(arguments)), kernel, target, tuple(parts))
+
+
+def upsamplings_inside(calls: Sequence[LayerCall], outputs: Sequence[relax.Expr]) -> dict[relax.Expr, LayerCall]:
+    """The upsamplings that one addition alone reads: it does them on the way."""
+    read = Counter([*outputs, *(argument for call in calls for argument in call.arguments)])
+    added = {argument for call in calls if isinstance(call.layer, AddLayer) for argument in call.arguments}
+    upsampled = [call for call in calls if isinstance(call.layer, Upsample2x)]
+    return {call.var: call for call in upsampled if call.var in added and read[call.var] == 1}
+
+
+def grouped(layers: Iterable[PlannedLayer]) -> Iterator[tuple[PlannedLayer, ...]]:
+    """The layers in an order of execution, convolutions too small for threads of their own in groups of one height.
+
+    Layers as far from the picture as each other do not wait for each other.
+    """
+    distance: dict[relax.Expr, int] = {}
+    groups: dict[tuple[int, int] | relax.Expr, list[PlannedLayer]] = defaultdict(list)
+    group_of: dict[relax.Expr, list[PlannedLayer]] = {}
+    for layer in layers:
+        call = layer.call
+        distance[call.var] = 1 + max(distance.get(argument, 0) for argument in call.arguments)
+        small = isinstance(layer.kernel, ConvKernel) and layer.kernel.dots < WORTH_THREADS
+        group_of[call.var] = groups[(distance[call.var], shape_of(call.var)[1]) if small else call.var]
+        group_of[call.var].append(layer)
+    done: set[int] = set()
+
+    def execute(group: list[PlannedLayer]) -> Iterator[tuple[PlannedLayer, ...]]:
+        if id(group) in done:
+            return
+        done.add(id(group))
+        for layer in group:
+            for argument in layer.call.arguments:
+                if argument in group_of:
+                    yield from execute(group_of[argument])
+        yield tuple(group)
+
+    for group in groups.values():
+        yield from execute(group)
 
 
 def has_narrow_sums(

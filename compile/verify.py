@@ -55,7 +55,7 @@ class Verifier:
         manifest = self.engine.manifest
         self.tasks = tasks
         self.shifts = {output.name: output.shift for output in manifest.outputs if output.shift is not None}
-        self.layers = [layer for layer in layers if layer["tensor"]]
+        self.layers = [layer for layer in layers if layer["tensor"] and layer["storage"]]
         self.recorder = LayerRecorder(layers)
         self.plain = Witness(step_2, threads=threads)
         check_interface(self.plain, manifest, step_2)

@@ -24,7 +24,7 @@ from runtime.schema import (
     read_task,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 ELF_MAGIC = b"\x7fELF"
 REBUILD = "build the model again with `python -m compile.build`"
 
@@ -33,8 +33,9 @@ REBUILD = "build the model again with `python -m compile.build`"
 class Manifest:
     """All that is needed to run a compiled model and to show what it found.
 
-    `layers` has one entry per layer of the integer graph, in order: `name` (the unit's dotted name), `shift` (of its
-    int8 output), `function` (the kernel called for it), `storage` (how its result lies in memory), `macs` (its
+    `layers` has one entry per layer of the integer graph, in the order of execution: `name` (the unit's dotted name),
+    `shift` (of its int8 output), `call` (the number of the kernel call that computes it, maybe with others),
+    `function` (the kernel), `storage` (how its result lies in memory, null where it never does), `macs` (its
     multiply-adds) and what else `compile.verify` needs. `certificate` holds the
     bounds per layer, `target` what the code was generated for. `library_sha256` is the hash of the `.so`, `sources`
     maps the names of the files that the build read to their sha256.

@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from runtime.engine import CompiledEngine, watching
@@ -14,13 +16,21 @@ PEAK_ROUNDS = 40
 
 @dataclass(frozen=True)
 class LayerTime:
-    """The best time of a layer. `macs`: its multiply-adds, 0 where it has none; `peak`: of the processor, a second."""
+    """The best time of a call. `layers`: what it computes; `macs`: its multiply-adds, 0 where it has none; `peak`: of
+    the processor, a second.
+    """
 
-    name: str
+    layers: tuple[str, ...]
     function: str
     seconds: float
     macs: int
     peak: float
+
+    @property
+    def name(self) -> str:
+        """The layer, and how many others there are."""
+        others = len(self.layers) - 1
+        return self.layers[0] + (f" and {others} more" if others else "")
 
     @property
     def rate(self) -> float:
@@ -31,6 +41,7 @@ class LayerTime:
         """JSON-able, with milliseconds, GMAC/s and the share of the peak in percent."""
         return {
             "name": self.name,
+            "layers": list(self.layers),
             "function": self.function,
             "milliseconds": round(self.seconds * 1e3, 4),
             "gmacs": round(self.rate / 1e9, 1),
@@ -39,7 +50,7 @@ class LayerTime:
 
 
 def layer_times(engine: CompiledEngine, picture: Picture, im_hw: tuple[int, int], count: int) -> list[LayerTime]:
-    """Every kernel call of a run, layers by their names and others by their functions', the best of `count` runs.
+    """Every kernel call of a run, by its layers' names and others by their functions', the best of `count` runs.
 
     The peak is measured between the runs, on one thread.
     """
@@ -52,14 +63,15 @@ def layer_times(engine: CompiledEngine, picture: Picture, im_hw: tuple[int, int]
             engine.run(picture, im_hw)
         best = [(name, min(seconds, known)) for (name, seconds), (_, known) in zip(calls, best or calls, strict=True)]
         fastest = max(fastest, measure_peak(engine, rounds=1))
-    following = iter(layers)
+    following = (list(together) for _, together in groupby(layers, key=itemgetter("call")))
     times = []
     for function, seconds in best:
         if function in functions:
-            layer = next(following)
-            times.append(LayerTime(layer["name"], function, seconds, layer["macs"], fastest))
+            together = next(following)
+            names = tuple(layer["name"] for layer in together)
+            times.append(LayerTime(names, function, seconds, sum(layer["macs"] for layer in together), fastest))
         elif not function.startswith("vm.builtin"):
-            times.append(LayerTime(function, function, seconds, 0, fastest))
+            times.append(LayerTime((function,), function, seconds, 0, fastest))
     return times
 
 

@@ -14,8 +14,8 @@ Index: TypeAlias = int | tirx.Expr
 WORTH_THREADS = 12_000  # cycles: a second thread wakes and is waited for in about 2 µs
 
 
-def build_kernel(parameters: Sequence[Parameter], body: Callable[..., None]) -> tirx.PrimFunc:
-    """The PrimFunc of these parameters, the last of which is written; `body` takes the buffers and writes the loops.
+def build_kernel(inputs: Sequence[Parameter], outputs: Sequence[Parameter], body: Callable[..., None]) -> tirx.PrimFunc:
+    """The PrimFunc of these parameters; `body` takes their buffers and writes the loops.
 
     TVM is not told that they are different memory, though they are: knowing that what is stored changes no weights,
     LLVM would load those of several blocks beforehand and, with no registers left for them, put them on the stack.
@@ -23,11 +23,14 @@ def build_kernel(parameters: Sequence[Parameter], body: Callable[..., None]) -> 
     with IRBuilder() as builder, T.prim_func(private=True, s_tir=True):
         T.func_name("kernel")
         T.func_attr({"tirx.noalias": False})
-        *inputs, out = [T.arg(name, T.buffer(tuple(shape), dtype)) for name, shape, dtype in parameters]
+        read, written = (
+            [T.arg(name, T.buffer(tuple(shape), dtype)) for name, shape, dtype in parameters]
+            for parameters in (inputs, outputs)
+        )
         with T.sblock("root"):
-            T.reads(*(buffer[(0,) * len(buffer.shape)] for buffer in inputs))
-            T.writes(out[(0,) * len(out.shape)])
-            body(*inputs, out)
+            T.reads(*(buffer[(0,) * len(buffer.shape)] for buffer in read))
+            T.writes(*(buffer[(0,) * len(buffer.shape)] for buffer in written))
+            body(*read, *written)
     return builder.get()
 
 

@@ -11,12 +11,12 @@ compile/kernels/epilogue.py how sums become bytes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 
 from tvm import tirx
 from tvm.tirx.script.builder import ir as T  # noqa: N812  # the name that TVM's own texts use
 
-from compile.kernels.builder import Index, build_kernel, flat, rows
+from compile.kernels.builder import Index, Parameter, build_kernel, flat, rows
 from compile.kernels.epilogue import Epilogue, Register
 from compile.kernels.instructions import STEP, Instructions
 from compile.kernels.memory import Layout, four_bytes, load, store, write_border
@@ -53,22 +53,55 @@ class ConvKernel:
         window = self.window
         return height * width * window.blocks * window.kernel * window.runs * window.steps
 
-    def build(self, cpu: Instructions) -> tirx.PrimFunc:
-        """PrimFunc (x, weight, bias, the epilogue's constants[, residual], out).
-
-        Feature maps as they are stored, the rest as packed.
-        """
+    @property
+    def inputs(self) -> list[Parameter]:
+        """x, weight, bias, the epilogue's constants[, residual]: feature maps as they are stored, the rest packed."""
         window = self.window
         lanes_in_all = window.blocks * BLOCK
-        parameters = [
+        constants = enumerate(self.epilogue.CHANNEL_DTYPES)
+        return [
             self.source.parameter("x"),
             ("weight", (window.blocks, window.kernel, window.runs, window.steps, BLOCK * STEP), "int8"),
             ("bias", (lanes_in_all,), "int32"),
-            *((f"channel{index}", (lanes_in_all,), dtype) for index, dtype in enumerate(self.epilogue.CHANNEL_DTYPES)),
+            *((f"channel{index}", (lanes_in_all,), dtype) for index, dtype in constants),
             *([self.residual.parameter("residual")] if self.residual else []),
-            self.target.parameter("out"),
         ]
-        return build_kernel(parameters, lambda *buffers: _Code(self, cpu, buffers).rows())
+
+    def build(self, cpu: Instructions) -> tirx.PrimFunc:
+        """PrimFunc (inputs, out)."""
+        return ConvGroup((self,)).build(cpu)
+
+
+@dataclass(frozen=True)
+class ConvGroup:
+    """Convolutions of the same height that do not wait for each other, in one loop over their rows."""
+
+    kernels: tuple[ConvKernel, ...]
+
+    def build(self, cpu: Instructions) -> tirx.PrimFunc:
+        """PrimFunc (inputs of the first one, of the second one, ..., all outputs)."""
+        inputs = [numbered(entry, number) for number, kernel in enumerate(self.kernels) for entry in kernel.inputs]
+        outputs = [kernel.target.parameter(f"out{number}") for number, kernel in enumerate(self.kernels)]
+
+        def body(*buffers: tirx.Buffer) -> None:
+            read, written = iter(buffers[: len(inputs)]), buffers[len(inputs) :]
+            codes = [
+                _Code(kernel, cpu, [*islice(read, len(kernel.inputs)), out])
+                for kernel, out in zip(self.kernels, written, strict=True)
+            ]
+            with rows(self.kernels[0].target.height, sum(kernel.dots for kernel in self.kernels)) as y:
+                for code in codes:
+                    code.row(y)
+            for code in codes:
+                write_border(code.memory, code.kernel.target)
+
+        return build_kernel(inputs, outputs, body)
+
+
+def numbered(parameter: Parameter, number: int) -> Parameter:
+    """The same under a name of its own."""
+    name, shape, dtype = parameter
+    return f"{name}_{number}", shape, dtype
 
 
 def tile_of(width: int, largest: int) -> int:
@@ -77,7 +110,7 @@ def tile_of(width: int, largest: int) -> int:
 
 
 class _Code:
-    """Writes the body of a kernel into the builder that is open."""
+    """Writes a row of a convolution into the builder that is open."""
 
     def __init__(self, kernel: ConvKernel, cpu: Instructions, buffers: Sequence[tirx.Buffer]) -> None:
         x, self.weight, self.bias, *others, out = buffers
@@ -89,16 +122,15 @@ class _Code:
         self.parts = BLOCK // cpu.lanes  # registers to a block
         self.sums = T.sblock_alloc_buffer((self.tile * BLOCK,), "int32")
 
-    def rows(self) -> None:
+    def row(self, y: Index) -> None:
         width, tile = self.kernel.target.width, self.tile
-        with rows(self.kernel.target.height, self.kernel.dots) as y, T.serial(-(-width // tile)) as number:
+        with T.serial(-(-width // tile)) as number:
             z = number * tile if width % tile == 0 else T.min(number * tile, width - tile)
             for first, count, channels in self.window.alike():
                 with T.serial(first, first + count) as block:
                     self.begin(block)
                     self.accumulate(y, z, block)
                     self.finish(y, z, block, channels)
-        write_border(self.memory, self.kernel.target)
 
     def begin(self, block: Index) -> None:
         with T.unroll(self.tile) as pixel, T.unroll(self.parts) as part:

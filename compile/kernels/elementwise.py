@@ -26,6 +26,9 @@ from compile.layers import (
 )
 from quant.arith import INT8_MIN
 
+# out = value(where a register lies in each source, how many of its lanes are valid)
+Value = Callable[[Sequence[Index], int], tirx.Expr]
+
 
 @dataclass(frozen=True)
 class LayerKernel:
@@ -42,26 +45,26 @@ class LayerKernel:
 
     def build(self, cpu: Instructions) -> tirx.PrimFunc:
         """PrimFunc (inputs in the layer's order, out)."""
-        parameters = [source.parameter(f"x{index}") for index, source in enumerate(self.sources)]
+        inputs = [source.parameter(f"x{index}") for index, source in enumerate(self.sources)]
 
         def body(*buffers: tirx.Buffer) -> None:
-            *inputs, out = (flat(buffer) for buffer in buffers)
-            write(self, inputs, out, cpu.lanes)
+            *read, out = (flat(buffer) for buffer in buffers)
+            write(self, read, out, cpu.lanes)
             write_border(out, self.target)
 
         write = _WRITERS[type(self.layer)]
-        return build_kernel([*parameters, self.target.parameter("out")], body)
+        return build_kernel(inputs, [self.target.parameter("out")], body)
 
 
 def write_copy(kernel: LayerKernel, inputs: Sequence[tirx.Buffer], out: tirx.Buffer, lanes: int) -> None:
-    """The same values in another storage."""
+    """The same values in another storage, or upsampled."""
     (x,), (source,) = inputs, kernel.sources
     lanes = copied_at_once(source, kernel.target, lanes)
 
     def value(start: Sequence[Index], valid: int) -> tirx.Expr:
         return moved(load(x, start[0], valid, lanes), source, kernel.target, lanes)
 
-    each_register(kernel, out, lanes, value)
+    everywhere(kernel, out, lanes, value)
 
 
 def copied_at_once(source: Layout, target: Layout, lanes: int) -> int:
@@ -89,16 +92,16 @@ def real(value: tirx.Expr, source: Layout, scale: float, lanes: int) -> tirx.Exp
     return multiply_add(T.Cast(f"float32x{lanes}", value), all_lanes(float(scale), lanes), zero, lanes)
 
 
-def each_register(
-    kernel: LayerKernel,
-    out: tirx.Buffer,
-    lanes: int,
-    value: Callable[[Sequence[Index], int], tirx.Expr],
-) -> None:
-    """Row by row, with all bytes of a row in one run: out = value(where the register lies in the sources, its lanes).
+def everywhere(kernel: LayerKernel, out: tirx.Buffer, lanes: int, value: Value) -> None:
+    """Writes the whole map: row by row where the sources are as large as it, else pixel by pixel, upsampling them."""
+    if all(source.shape == kernel.target.shape for source in kernel.sources):
+        each_register(kernel, out, lanes, value)
+    else:
+        each_pixel(kernel, out, lanes, value)
 
-    The last register of a row overlaps the one before it.
-    """
+
+def each_register(kernel: LayerKernel, out: tirx.Buffer, lanes: int, value: Value) -> None:
+    """All bytes of a row in one run, in which the last register overlaps the one before it."""
     target, row_bytes = kernel.target, kernel.target.width * kernel.target.channels
     valid = min(lanes, row_bytes)
     with rows(target.height, kernel.cycles) as y, T.serial(-(-row_bytes // lanes)) as number:
@@ -107,8 +110,20 @@ def each_register(
         store(out, target.address(y, 0) + byte, value(starts, valid), valid, lanes)
 
 
+def each_pixel(kernel: LayerKernel, out: tirx.Buffer, lanes: int, value: Value) -> None:
+    """The channels of a pixel in one run; a source that is smaller than the target gives each pixel twice."""
+    target = kernel.target
+    with rows(target.height, kernel.cycles) as y, T.serial(target.width) as z:
+        for channel, valid in registers(target.channels, lanes):
+            starts = [
+                source.address(*((y, z) if source.shape == target.shape else (y // 2, z // 2)), channel)
+                for source in kernel.sources
+            ]
+            store(out, target.address(y, z, channel), value(starts, valid), valid, lanes)
+
+
 def write_add(kernel: LayerKernel, inputs: Sequence[tirx.Buffer], out: tirx.Buffer, lanes: int) -> None:
-    """The second operand is to the first one what a residual is to the sums of a convolution."""
+    """The second operand is to the first one what a residual is to the sums of a convolution. It may be upsampled."""
     layer = kernel.layer
     assert isinstance(layer, AddLayer)
     a, b = (source.storage for source in kernel.sources)
@@ -131,7 +146,7 @@ def write_add(kernel: LayerKernel, inputs: Sequence[tirx.Buffer], out: tirx.Buff
             registers.append(Register(sums, constants, added))
         return tirx.Shuffle(epilogue(registers, lanes), list(range(2 * lanes)))
 
-    each_register(kernel, out, 2 * lanes, value)
+    everywhere(kernel, out, 2 * lanes, value)
 
 
 def halves(memory: tirx.Buffer, start: Index, valid: int, lanes: int) -> list[tirx.Expr]:
@@ -140,15 +155,6 @@ def halves(memory: tirx.Buffer, start: Index, valid: int, lanes: int) -> list[ti
         return [load(memory, start + half * lanes, lanes, lanes) for half in range(2)]
     both = T.Bind(load(memory, start, valid, 2 * lanes))
     return [tirx.Shuffle([both], list(range(half * lanes, (half + 1) * lanes))) for half in range(2)]
-
-
-def write_upsample(kernel: LayerKernel, inputs: Sequence[tirx.Buffer], out: tirx.Buffer, lanes: int) -> None:
-    (x,), (source,), target = inputs, kernel.sources, kernel.target
-    lanes = copied_at_once(source, target, lanes)
-    with rows(target.height, kernel.cycles) as y, T.serial(target.width) as z:
-        for channel, valid in registers(target.channels, lanes):
-            value = load(x, source.address(y // 2, z // 2, channel), valid, lanes)
-            store(out, target.address(y, z, channel), moved(value, source, target, lanes), valid, lanes)
 
 
 def write_concat(kernel: LayerKernel, inputs: Sequence[tirx.Buffer], out: tirx.Buffer, lanes: int) -> None:
@@ -191,7 +197,7 @@ _WRITERS = {
     NoneType: write_copy,
     QuantizePixels: write_copy,
     AddLayer: write_add,
-    Upsample2x: write_upsample,
+    Upsample2x: write_copy,
     ConcatLayer: write_concat,
     AveragePool: write_average,
 }
@@ -215,7 +221,7 @@ class ArgmaxKernel:
                 best = reduce(T.max, parts) & tirx.const(255, "int16")
                 T.buffer_store(classes, T.Cast("uint8", tirx.const(255, "int16") - best), [pixel])
 
-        return build_kernel([("logits", self.shape, "int8"), ("out", self.shape[:3], "uint8")], body)
+        return build_kernel([("logits", self.shape, "int8")], [("out", self.shape[:3], "uint8")], body)
 
 
 def best_of(memory: tirx.Buffer, start: Index, first: int, count: int) -> tirx.Expr:
@@ -237,7 +243,7 @@ class FlattenKernel:
     def build(self, _: Instructions) -> tirx.PrimFunc:
         """PrimFunc (maps, out)."""
         sizes = [prod(shape) for shape in self.shapes]
-        parameters = [(f"map{index}", shape, "int8") for index, shape in enumerate(self.shapes)]
+        inputs = [(f"map{index}", shape, "int8") for index, shape in enumerate(self.shapes)]
 
         def body(*buffers: tirx.Buffer) -> None:
             *maps, out = (flat(buffer) for buffer in buffers)
@@ -247,4 +253,4 @@ class FlattenKernel:
                     T.buffer_store(out, values[byte], [start + byte])
                 start += size
 
-        return build_kernel([*parameters, ("out", (sum(sizes) // self.fields, self.fields), "int8")], body)
+        return build_kernel(inputs, [("out", (sum(sizes) // self.fields, self.fields), "int8")], body)

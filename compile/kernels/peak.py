@@ -19,7 +19,7 @@ class PeakKernel:
     def build(self, cpu: Instructions) -> tirx.PrimFunc:
         """The kernel with the dot product of these instructions."""
         lanes = cpu.lanes
-        parameters = [("x", (1,), "int32"), ("weights", (STEP * lanes,), "int8"), ("out", (SUMS * lanes,), "int32")]
+        inputs = [("x", (1,), "int32"), ("weights", (STEP * lanes,), "int8")]
 
         def body(x: tirx.Buffer, weights: tirx.Buffer, out: tirx.Buffer) -> None:
             sums = T.sblock_alloc_buffer((SUMS * lanes,), "int32")
@@ -33,7 +33,7 @@ class PeakKernel:
             for index in every:
                 T.buffer_store(out, sums[index], [index])
 
-        return build_kernel(parameters, body)
+        return build_kernel(inputs, [("out", (SUMS * lanes,), "int32")], body)
 
     @staticmethod
     def macs(cpu: Instructions) -> int:

@@ -1,13 +1,13 @@
-"""LowerLayers: every layer of the integer graph becomes one kernel.
+"""LowerLayers: the layers of the integer graph become kernels, most of them one each.
 
     Before   y = conv_layer_3(x, X.weight, X.bias, X.weight_shift)
              a Relax function; x int8 (1, H, W, C), weights int8 OHWI
     After    y = call_tir(conv_layer_5, (x, weights, first sums, constants of the epilogue))
              a PrimFunc; x as bytes with its border, constants in the kernel's own order
 
-Ensures: one kernel call per layer, in the same order, so that the n-th kernel call of a running model is the n-th
-layer; equal kernels are there once; no layer function is left (else the module would not build). A tensor that `main`
-returns and a convolution reads lies in memory twice.
+Ensures: the kernel calls are those of compile/kernel_plan.py in its order, so that the n-th kernel call of a running
+model is the n-th of the plan; equal kernels are there once; no layer function is left (else the module would not
+build). A tensor that `main` returns and a convolution reads lies in memory twice.
 """
 
 from collections.abc import Iterable
@@ -17,8 +17,8 @@ from tvm import relax, tirx
 
 from compile.files import Parameters
 from compile.graph import arguments_of
-from compile.kernel_plan import Kernel, KernelCall, kernel_calls, packed_constants
-from compile.kernels.conv import ConvKernel
+from compile.kernel_plan import Kernel, KernelCall, PlannedLayer, kernel_calls, packed_constants
+from compile.kernels.conv import ConvGroup, ConvKernel
 from compile.kernels.elementwise import LayerKernel
 from compile.kernels.instructions import Instructions
 from compile.kernels.memory import Layout
@@ -42,8 +42,9 @@ class LowerLayers:
 class _Lowering:
     def __init__(self, module: tvm.IRModule, parameters: Parameters, cpu: Instructions) -> None:
         self.source, self.parameters, self.cpu = module, parameters, cpu
-        self.calls = {call.layer.var: call for call in kernel_calls(module, parameters)}
-        self.kernels: dict[Kernel, tuple[relax.GlobalVar, tirx.PrimFunc]] = {}
+        self.calls = kernel_calls(module, parameters)
+        self.layers = {layer.call.var: layer for call in self.calls for layer in call.layers}
+        self.kernels: dict[Kernel | ConvGroup, tuple[relax.GlobalVar, tirx.PrimFunc]] = {}
         self.stored: dict[relax.Expr, relax.Expr] = {}  # a tensor, as its kernel leaves it
         self.copied: set[relax.Expr] = set()  # those of them that are there as main returns them, too
         self.bindings: list[tuple[relax.Var, relax.Expr]] = []
@@ -51,10 +52,14 @@ class _Lowering:
     def module(self) -> tvm.IRModule:
         main = self.source["main"]
         *bindings, last = bindings_of(main)
+        waiting, computed = iter(self.calls), set[relax.Expr]()
+        inside = {call.var for layer in self.layers.values() for call in layer.inside}
         for binding in bindings:
-            if binding.var in self.calls:
-                self.lower(self.calls[binding.var])
-            else:
+            while binding.var in self.layers and binding.var not in computed:
+                call = next(waiting)
+                self.lower(call)
+                computed.update(layer.call.var for layer in call.layers)
+            if binding.var not in self.layers and binding.var not in inside:
                 self.make_plain(arguments_of(binding.value))
                 self.bindings.append((binding.var, binding.value))
         self.make_plain(last.value.fields)
@@ -64,36 +69,55 @@ class _Lowering:
         return tvm.IRModule(functions, attrs=self.source.attrs)
 
     def lower(self, call: KernelCall) -> None:
-        """Appends the kernel call of a layer."""
-        var, storage, layer = call.layer.var, call.storage, call.layer.layer
-        arguments = list(call.layer.arguments)
+        """Appends a kernel call."""
+        arguments = [argument for layer in call.layers for argument in self.arguments(layer)]
+        results = [self.result(layer) for layer in call.layers]
+        self.emit(results, call.function, call.kernel, arguments)
+
+    def arguments(self, layer: PlannedLayer) -> list[relax.Expr]:
+        """What the layer's kernel reads, in its order."""
+        arguments = list(layer.call.arguments)
         constants: list[relax.Expr] = []
-        if isinstance(layer, ConvLayer) and isinstance(call.kernel, ConvKernel):
+        if isinstance(layer.call.layer, ConvLayer) and isinstance(layer.kernel, ConvKernel):
             weights = [self.parameters[argument.name] for argument in arguments[1:4]]
-            constants = [relax.const(value) for value in packed_constants(layer, call.kernel, self.cpu, *weights)]
+            packed = packed_constants(layer.call.layer, layer.kernel, self.cpu, *weights)
+            constants = [relax.const(value) for value in packed]
             del arguments[1:4]
-        if reads_plain(layer):
+        if reads_plain(layer.call.layer):
             self.make_plain(arguments)
-            maps = arguments
-        else:
-            maps = [self.stored.get(x, x) for x in arguments]
+            return arguments
+        maps = [self.stored.get(x, x) for x in arguments]
+        return [maps[0], *constants, *maps[1:]]
+
+    def result(self, layer: PlannedLayer) -> relax.Var:
+        """The variable that a layer's kernel defines."""
+        var, storage = layer.call.var, layer.storage
         if storage != PLAIN:
             stored_type = relax.TensorType(storage.shape(shape_of(var)), storage.dtype)
             self.stored[var] = relax.DataflowVar(var.name, stored_type)
-        self.emit(self.stored.get(var, var), call.function, call.kernel, [maps[0], *constants, *maps[1:]])
+        return self.stored.get(var, var)
 
     def make_plain(self, tensors: Iterable[relax.Expr]) -> None:
         """Sees to it that these are there as `main` returns them: copies those that lie in memory in another way."""
         for var in tensors:
             if var in self.stored and var not in self.copied:
                 shape = shape_of(var)
-                copy = LayerKernel(None, (Layout(shape, self.calls[var].storage),), Layout(shape, PLAIN))
-                self.emit(var, f"plain_copy_{len(self.kernels)}", copy, [self.stored[var]])
+                copy = LayerKernel(None, (Layout(shape, self.layers[var].storage),), Layout(shape, PLAIN))
+                self.emit([var], f"plain_copy_{len(self.kernels)}", copy, [self.stored[var]])
                 self.copied.add(var)
 
-    def emit(self, var: relax.Var, name: str, kernel: Kernel, arguments: list[relax.Expr]) -> None:
+    def emit(
+        self, results: list[relax.Var], name: str, kernel: Kernel | ConvGroup, arguments: list[relax.Expr]
+    ) -> None:
         """Appends a kernel call; the name is that of a kernel which is not there yet."""
         if kernel not in self.kernels:
             function = kernel.build(self.cpu)
             self.kernels[kernel] = (typed_global(name, function), function)
-        self.bindings.append((var, relax.call_tir(self.kernels[kernel][0], arguments, out_ty=var.ty)))
+        types = [result.ty for result in results]
+        call = relax.call_tir(self.kernels[kernel][0], arguments, out_ty=types if len(types) > 1 else types[0])
+        if len(results) == 1:
+            self.bindings.append((results[0], call))
+            return
+        together = relax.DataflowVar(f"{results[0].name} and others", relax.TupleType(types))
+        self.bindings.append((together, call))
+        self.bindings += [(result, relax.TupleGetItem(together, index)) for index, result in enumerate(results)]

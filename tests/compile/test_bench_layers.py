@@ -1,6 +1,7 @@
 """`runtime.bench --layers` on a model that the compiler made."""
 
 import json
+from itertools import groupby
 
 import pytest
 
@@ -18,9 +19,9 @@ def model(built: Run) -> str:
 def test_every_layer_with_its_rate(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--model", model, "--count", "3", "--layers", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["layers"]
-    layers = load_artifact(model).layers
-    names = [layer["name"] for layer in layers]
-    assert [row["name"] for row in rows if row["name"] in names] == names
+    names = [layer["name"] for layer in load_artifact(model).layers]
+    assert [name for row in rows for name in row["layers"] if name in names] == names
+    assert {row["name"] for row in rows if len(row["layers"]) > 1} >= {"neck.Slice_output_0 and 1 more"}
     for row in rows:
         assert row["milliseconds"] > 0
         # a layer that did more than dot products in registers alone would be reckoned wrongly
@@ -32,5 +33,5 @@ def test_the_table_for_people(model: str, capsys: pytest.CaptureFixture[str]) ->
     assert main(["--model", model, "--count", "3", "--layers"]) == 0
     text = capsys.readouterr().out
     assert "% of peak" in text
-    for layer in load_artifact(model).layers:
-        assert f"  {layer['name']}" in text
+    for _, layers in groupby(load_artifact(model).layers, key=lambda layer: layer["call"]):
+        assert f"  {next(layers)['name']}" in text

@@ -18,7 +18,7 @@ from tvm import relax
 from compile.certify import certify, layer_calls
 from compile.files import Parameters
 from compile.importer import import_onnx, read_onnx
-from compile.kernel_plan import kernel_calls
+from compile.kernel_plan import layer_entries
 from compile.layers import AddLayer, ConvLayer
 from compile.passes.add_post_processing import Description
 from compile.passes.merge_tasks import MergeTasks
@@ -132,7 +132,7 @@ class Parties:
         """The kernels that ship: outputs, and the layers read while they run."""
         if target not in self._compiled:
             self._compiled[target] = self._compile(target)
-        recorder = LayerRecorder([call.to_json() for call in kernel_calls(self.module, self.parameters)])
+        recorder = LayerRecorder(layer_entries(self.module, self.parameters))
         with recorder.watching(self._compiled[target]):
             outputs = _call(self._compiled[target], picture, im_hw)
         return recorder.values | dict(zip(self._result_names(), outputs, strict=True))

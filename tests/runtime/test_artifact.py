@@ -87,7 +87,7 @@ def spoil_version(path: Path) -> None:
         (spoil_one_byte, r"sha256 differs.*copy both again"),
         (spoil_half_a_manifest, r"model\.json: not JSON"),
         (spoil_binary_manifest, r"model\.json: cannot be read"),
-        (spoil_version, r"model\.json: schema_version is 99, this runtime reads 2"),
+        (spoil_version, r"model\.json: schema_version is 99, this runtime reads 3"),
     ],
 )
 def test_a_spoiled_artifact_is_refused(copy: Path, spoil: Callable[[Path], None], message: str) -> None:
