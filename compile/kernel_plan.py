@@ -14,7 +14,7 @@ from compile.certify import LayerCall, layer_calls
 from compile.files import Parameters
 from compile.kernels.builder import WORTH_THREADS
 from compile.kernels.conv import ConvGroup, ConvKernel
-from compile.kernels.elementwise import ArgmaxKernel, FlattenKernel, LayerKernel
+from compile.kernels.elementwise import ArgmaxKernel, FlattenGroup, FlattenKernel, LayerKernel
 from compile.kernels.epilogue import Epilogue, NarrowEpilogue, WideEpilogue
 from compile.kernels.instructions import Instructions
 from compile.kernels.memory import Layout
@@ -27,6 +27,7 @@ from quant.arith import INT8_MIN
 from quant.certificate import channel_bounds
 
 Kernel = ConvKernel | LayerKernel | ArgmaxKernel | FlattenKernel
+AnyKernel = Kernel | ConvGroup | FlattenGroup
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class KernelCall:
     """Layers that one call computes: one, or convolutions in a group. Equal kernels share the name `function`."""
 
     layers: tuple[PlannedLayer, ...]
-    kernel: Kernel | ConvGroup
+    kernel: AnyKernel
     function: str
 
     def to_json(self, number: int) -> list[dict[str, Any]]:
@@ -74,14 +75,22 @@ class KernelCall:
 
 def kernel_calls(module: tvm.IRModule, parameters: Parameters) -> list[KernelCall]:
     """The kernel calls of an integer module with these weights, in the order of execution."""
-    names: dict[Kernel | ConvGroup, str] = {}
+    names: dict[AnyKernel, str] = {}
     calls = []
     for layers in grouped(planned_layers(module, parameters)):
-        kernels = tuple(layer.kernel for layer in layers if isinstance(layer.kernel, ConvKernel))
-        kernel = ConvGroup(kernels) if len(layers) > 1 else layers[0].kernel
-        kind = layers[0].call.layer.kind if len(layers) == 1 else "conv_group"
+        kernel = together([layer.kernel for layer in layers])
+        kind = layers[0].call.layer.kind + ("_group" if len(layers) > 1 else "")
         calls.append(KernelCall(layers, kernel, names.setdefault(kernel, f"{kind}_{len(names)}")))
     return calls
+
+
+def together(kernels: Sequence[Kernel]) -> AnyKernel:
+    """One kernel that does what all of these do."""
+    if len(kernels) == 1:
+        return kernels[0]
+    convolutions = tuple(kernel for kernel in kernels if isinstance(kernel, ConvKernel))
+    copies = tuple(kernel for kernel in kernels if isinstance(kernel, FlattenKernel))
+    return ConvGroup(convolutions) if convolutions else FlattenGroup(copies)
 
 
 def layer_entries(module: tvm.IRModule, parameters: Parameters) -> list[dict[str, Any]]:
@@ -120,18 +129,19 @@ def upsamplings_inside(calls: Sequence[LayerCall], outputs: Sequence[relax.Expr]
 
 
 def grouped(layers: Iterable[PlannedLayer]) -> Iterator[tuple[PlannedLayer, ...]]:
-    """The layers in an order of execution, convolutions too small for threads of their own in groups of one height.
+    """The layers in an order of execution, in groups where they do not wait for each other: convolutions of one height
+    that are too small for threads of their own, and copies of heads.
 
     Layers as far from the picture as each other do not wait for each other.
     """
     distance: dict[relax.Expr, int] = {}
-    groups: dict[tuple[int, int] | relax.Expr, list[PlannedLayer]] = defaultdict(list)
+    groups: dict[tuple[int, tuple[str, int]] | relax.Expr, list[PlannedLayer]] = defaultdict(list)
     group_of: dict[relax.Expr, list[PlannedLayer]] = {}
     for layer in layers:
         call = layer.call
         distance[call.var] = 1 + max(distance.get(argument, 0) for argument in call.arguments)
-        small = isinstance(layer.kernel, ConvKernel) and layer.kernel.dots < WORTH_THREADS
-        group_of[call.var] = groups[(distance[call.var], shape_of(call.var)[1]) if small else call.var]
+        kind = group_kind(layer.kernel)
+        group_of[call.var] = groups[call.var if kind is None else (distance[call.var], kind)]
         group_of[call.var].append(layer)
     done: set[int] = set()
 
@@ -147,6 +157,13 @@ def grouped(layers: Iterable[PlannedLayer]) -> Iterator[tuple[PlannedLayer, ...]
 
     for group in groups.values():
         yield from execute(group)
+
+
+def group_kind(kernel: Kernel) -> tuple[str, int] | None:
+    """What kernels must share to be put together; None for one that stays alone."""
+    if isinstance(kernel, ConvKernel) and kernel.dots < WORTH_THREADS:
+        return "convolution", kernel.target.height
+    return ("flatten", 0) if isinstance(kernel, FlattenKernel) else None
 
 
 def has_narrow_sums(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import accumulate
 from math import prod
 from types import NoneType
 
@@ -13,7 +14,7 @@ from tvm.tirx.script.builder import ir as T  # noqa: N812  # the name that TVM's
 from compile.kernels.builder import Index, build_kernel, flat, rows
 from compile.kernels.epilogue import NarrowEpilogue, Register, WideEpilogue
 from compile.kernels.instructions import Instructions
-from compile.kernels.memory import Layout, load, powers, store, write_border
+from compile.kernels.memory import WIDEST, Layout, largest_power, load, powers, run_of, store, write_border
 from compile.kernels.requantize import Requantize, all_lanes, multiply_add
 from compile.layers import (
     AddLayer,
@@ -28,6 +29,8 @@ from quant.arith import INT8_MIN
 
 # out = value(where a register lies in each source, how many of its lanes are valid)
 Value = Callable[[Sequence[Index], int], tirx.Expr]
+PARTS = 8  # of a map that is copied, for up to as many threads
+COPIED_IN_A_CYCLE = 16  # bytes
 
 
 @dataclass(frozen=True)
@@ -237,20 +240,48 @@ def best_of(memory: tirx.Buffer, start: Index, first: int, count: int) -> tirx.E
 class FlattenKernel:
     """Plain maps one behind the other: in memory, their rows already are the rows of the result."""
 
-    shapes: tuple[tuple[int, ...], ...]
+    shapes: tuple[Shape, ...]
     fields: int
 
-    def build(self, _: Instructions) -> tirx.PrimFunc:
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of the maps."""
+        return [prod(shape) for shape in self.shapes]
+
+    def build(self, cpu: Instructions) -> tirx.PrimFunc:
         """PrimFunc (maps, out)."""
-        sizes = [prod(shape) for shape in self.shapes]
-        inputs = [(f"map{index}", shape, "int8") for index, shape in enumerate(self.shapes)]
+        return FlattenGroup((self,)).build(cpu)
+
+
+@dataclass(frozen=True)
+class FlattenGroup:
+    """Several of them, in equal parts of every map: a thread copies those rows that it has written."""
+
+    kernels: tuple[FlattenKernel, ...]
+
+    def build(self, _: Instructions) -> tirx.PrimFunc:
+        """PrimFunc (maps of the first one, of the second one, ..., all outputs)."""
+        inputs, outputs = [], []
+        for number, kernel in enumerate(self.kernels):
+            inputs += [(f"map{number}_{index}", shape, "int8") for index, shape in enumerate(kernel.shapes)]
+            outputs.append((f"out{number}", (sum(kernel.sizes) // kernel.fields, kernel.fields), "int8"))
 
         def body(*buffers: tirx.Buffer) -> None:
-            *maps, out = (flat(buffer) for buffer in buffers)
-            start = 0
-            for values, size in zip(maps, sizes, strict=True):
-                with T.serial(size) as byte:
-                    T.buffer_store(out, values[byte], [start + byte])
-                start += size
+            maps, written = iter(buffers[: len(inputs)]), buffers[len(inputs) :]
+            total = sum(sum(kernel.sizes) for kernel in self.kernels)
+            with rows(PARTS, total // COPIED_IN_A_CYCLE) as part:
+                for kernel, out in zip(self.kernels, written, strict=True):
+                    ends = accumulate(kernel.sizes)
+                    for size, end in zip(kernel.sizes, ends, strict=True):
+                        copy_part(flat(next(maps)), flat(out), end - size, size, part)
 
-        return build_kernel(inputs, [("out", (sum(sizes) // self.fields, self.fields), "int8")], body)
+        return build_kernel(inputs, outputs, body)
+
+
+def copy_part(source: tirx.Buffer, out: tirx.Buffer, start: int, size: int, part: Index) -> None:
+    """One of PARTS equal parts of `size` bytes, to `out` from `start` on; the last pieces overlap what is there."""
+    count = largest_power(min(size, WIDEST))
+    pieces = -(-size // (count * PARTS))
+    with T.serial(pieces) as piece:
+        first = T.min((part * pieces + piece) * count, size - count)
+        T.buffer_store(out, source[run_of(first, count)], [run_of(start + first, count)])

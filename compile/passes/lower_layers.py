@@ -17,8 +17,8 @@ from tvm import relax, tirx
 
 from compile.files import Parameters
 from compile.graph import arguments_of
-from compile.kernel_plan import Kernel, KernelCall, PlannedLayer, kernel_calls, packed_constants
-from compile.kernels.conv import ConvGroup, ConvKernel
+from compile.kernel_plan import AnyKernel, KernelCall, PlannedLayer, kernel_calls, packed_constants
+from compile.kernels.conv import ConvKernel
 from compile.kernels.elementwise import LayerKernel
 from compile.kernels.instructions import Instructions
 from compile.kernels.memory import Layout
@@ -44,7 +44,7 @@ class _Lowering:
         self.source, self.parameters, self.cpu = module, parameters, cpu
         self.calls = kernel_calls(module, parameters)
         self.layers = {layer.call.var: layer for call in self.calls for layer in call.layers}
-        self.kernels: dict[Kernel | ConvGroup, tuple[relax.GlobalVar, tirx.PrimFunc]] = {}
+        self.kernels: dict[AnyKernel, tuple[relax.GlobalVar, tirx.PrimFunc]] = {}
         self.stored: dict[relax.Expr, relax.Expr] = {}  # a tensor, as its kernel leaves it
         self.copied: set[relax.Expr] = set()  # those of them that are there as main returns them, too
         self.bindings: list[tuple[relax.Var, relax.Expr]] = []
@@ -106,9 +106,7 @@ class _Lowering:
                 self.emit([var], f"plain_copy_{len(self.kernels)}", copy, [self.stored[var]])
                 self.copied.add(var)
 
-    def emit(
-        self, results: list[relax.Var], name: str, kernel: Kernel | ConvGroup, arguments: list[relax.Expr]
-    ) -> None:
+    def emit(self, results: list[relax.Var], name: str, kernel: AnyKernel, arguments: list[relax.Expr]) -> None:
         """Appends a kernel call; the name is that of a kernel which is not there yet."""
         if kernel not in self.kernels:
             function = kernel.build(self.cpu)
