@@ -1,6 +1,7 @@
 """Overlays: what was found, drawn on the picture. Sizes of lines and letters follow the picture's size."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -35,7 +36,7 @@ def draw_overlay(picture: Picture, prediction: Prediction, tasks: Sequence[Task]
         _draw_box(result, detection, colors[detection.task, detection.class_name], unit)
     for detection in drawn:  # labels over all boxes, the surest on top
         _draw_label(result, detection, colors[detection.task, detection.class_name], unit)
-    return np.concatenate([result, _legend(picture.shape[1], tasks, unit)])
+    return np.concatenate([result, draw_legend(picture.shape[1], tasks, unit)])
 
 
 def _unit(picture: Picture) -> float:
@@ -98,8 +99,11 @@ def _write(result: Picture, text: str, origin: tuple[int, int], scale: float, co
     cv2.putText(result, text, origin, FONT, scale, color, 1, cv2.LINE_AA)
 
 
-def _legend(width: int, tasks: Sequence[Task], unit: float) -> Picture:
-    """A panel of this width: every task's name, then its classes with their colours, in as many lines as it takes."""
+def draw_legend(width: int, tasks: Sequence[Any], unit: float) -> Picture:
+    """A panel of this width: every task's name, then its classes with their colours, in as many lines as it takes.
+
+    Of a task it needs `name` and `classes`, of these `name` and `color`. `unit` is 1 for letters of usual size.
+    """
     scale, gap, swatch = 0.42 * unit, round(10 * unit), round(12 * unit)
     line_height = round(24 * unit)
     column = gap + max((_text_width(task.name, scale) for task in tasks), default=0) + 2 * gap

@@ -19,7 +19,7 @@ from runtime.geometry import Placement
 from runtime.predict import Prediction, Predictor
 from runtime.results import write_json
 from train.data.errors import DataError
-from train.data.samples import Sample
+from train.data.samples import Either, Sample
 from train.data.transforms import LEAST_KEPT, cut_boxes
 from train.engines import load_predictor
 from train.errors import TrainError
@@ -72,7 +72,7 @@ def evaluate(
             prediction = predictor(labelled.picture)
             window = Placement.of(prediction.picture_hw, predictor.geometry).window
             for name in names:
-                _add(metrics[name], name, labelled, prediction, window)
+                _add(metrics[name], name, labelled, prediction, window, pictures.either.get(name))
     return {"tasks": {name: metric.result() for name, metric in metrics.items()}}
 
 
@@ -87,19 +87,20 @@ def _add(
     labelled: Sample,
     prediction: Prediction,
     window: tuple[float, float, float, float],
+    either: Either | None,
 ) -> None:
     """One task of one picture. Only what lies in `window` was shown to the network: pixels and boxes outside it, or out
     of it for the most part, do not count.
     """
     if isinstance(metric, PixelMetric):
         if name in labelled.masks:
-            metric.add(labelled.masks[name], prediction.masks[name])
+            metric.add(labelled.masks[name], prediction.masks[name], either)
         return
     if name in labelled.boxes:
         truth = labelled.boxes[name]
         _, shown = cut_boxes(truth.boxes, window)
         found = [detection for detection in prediction.detections if detection.task == name]
-        metric.add(truth.boxes, truth.classes, truth.ignore | (shown < LEAST_KEPT), *_arrays(found))
+        metric.add(truth.boxes, truth.classes, truth.ignore | (shown < LEAST_KEPT), *_arrays(found), truth.unlabelled)
 
 
 def _arrays(found: Sequence[Any]) -> tuple[Any, Any, Any]:

@@ -1,8 +1,9 @@
 """Batches for every group of tasks with equal data, loaded in the background, in the order that `train.order` fixes."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import cv2
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from configs.schema import Config
 from train.data.dataset import Batch, TaskDataset, collate
 from train.data.errors import DataError
+from train.data.samples import Either
 from train.loop import Batches
 from train.order import SampleOrder
 
@@ -51,7 +53,7 @@ class Feed:
 
         return iterate
 
-    def _loader(self, index: int, dataset: Dataset[Any], batch_size: int, start: int, stop: int) -> DataLoader[Any]:
+    def _loader(self, index: int, dataset: TaskDataset, batch_size: int, start: int, stop: int) -> DataLoader[Any]:
         order = SampleOrder(
             self._counts[index],
             batch_size,
@@ -65,7 +67,7 @@ class Feed:
             batch_sampler=_Span(order, start, stop),
             num_workers=self._config.common.load_threads,
             prefetch_factor=PREFETCH,
-            collate_fn=_collate,
+            collate_fn=partial(_collate, either=dataset.either),
             worker_init_fn=_ignore_interrupts,
         )
 
@@ -83,8 +85,8 @@ class _Careful(Dataset[Any]):
             return error
 
 
-def _collate(samples: list[Any]) -> Any:
-    return next((sample for sample in samples if isinstance(sample, DataError)), None) or collate(samples)
+def _collate(samples: list[Any], either: Mapping[str, Either]) -> Any:
+    return next((sample for sample in samples if isinstance(sample, DataError)), None) or collate(samples, either)
 
 
 class _Span:

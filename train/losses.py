@@ -1,8 +1,9 @@
 """Losses of the tasks, by the `kind` of their config entries, and the anchors' targets.
 
 A detection target is a sequence with one entry per picture that has `boxes` (n, 4) x1, y1, x2, y2 in pixels of the
-network's input, `classes` (n,) and `ignore` (n,): boxes that neither attract nor repel anchors. A segmentation target
-is (N, H, W), the class of each pixel of the network's input, 255 where none is known.
+network's input, `classes` (n,), `ignore` (n,): boxes that neither attract nor repel anchors, and `unlabelled`: classes
+whose scores have no say at all. A segmentation target has `labels` (N, H, W), the class of each pixel of the network's
+input, 255 where none is known, and `either`, the classes that the pixels of some other values may be of.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,14 @@ class BoxTarget(Protocol):
     boxes: Any
     classes: Any
     ignore: Any
+    unlabelled: Sequence[int]
+
+
+class MaskTarget(Protocol):
+    """Masks of a batch."""
+
+    labels: Tensor
+    either: Mapping[int, tuple[int, ...]]
 
 
 def build_losses(config: Config) -> nn.ModuleDict:
@@ -41,7 +50,11 @@ def build_losses(config: Config) -> nn.ModuleDict:
 
 
 class PixelCrossEntropy(nn.Module):
-    """Cross-entropy of the logits with the label at the middle of each cell."""
+    """Cross-entropy of the logits with the label at the middle of each cell.
+
+    A label that stands for several classes costs -log of their common probability (as in learning from partial labels),
+    weighted as the first of them.
+    """
 
     weights: Tensor | None
 
@@ -53,15 +66,22 @@ class PixelCrossEntropy(nn.Module):
         weights = task.loss.class_weights
         self.register_buffer("weights", None if weights is None else torch.tensor(weights))
 
-    def forward(self, outputs: Mapping[str, Tensor], target: Tensor) -> Tensor:
+    def forward(self, outputs: Mapping[str, Tensor], target: MaskTarget) -> Tensor:
         """Mean over the labelled cells, weighted by their classes; 0 if there is none."""
-        logits = outputs[self.output]
-        labels = cell_labels(target, self.stride, logits.shape[2], logits.shape[3])
-        total = functional.cross_entropy(
-            logits.float(), labels, self.weights, ignore_index=IGNORE_LABEL, reduction="sum"
-        )
-        known = labels[labels != IGNORE_LABEL]
+        logits = outputs[self.output].float()
+        labels = cell_labels(target.labels, self.stride, logits.shape[2], logits.shape[3])
+        exact = labels
+        for value in target.either:
+            exact = exact.masked_fill(labels == value, IGNORE_LABEL)
+        total = functional.cross_entropy(logits, exact, self.weights, ignore_index=IGNORE_LABEL, reduction="sum")
+        known = exact[exact != IGNORE_LABEL]
         weight = known.numel() if self.weights is None else self.weights[known].sum()
+        for value, classes in target.either.items():
+            several = (labels == value).nonzero(as_tuple=True)
+            found = logits.permute(0, 2, 3, 1)[several]
+            factor = 1.0 if self.weights is None else self.weights[classes[0]]
+            total = total - factor * (found[:, classes].logsumexp(dim=1) - found.logsumexp(dim=1)).sum()
+            weight = weight + factor * len(found)
         return self.factor * total / max(float(weight), 1e-6)
 
 
@@ -101,8 +121,11 @@ class AnchorFocalLoss(nn.Module):
             pictures, places = positive.nonzero(as_tuple=True)
             hot[pictures, places, wanted] = 1.0
             count = max(1, len(wanted))
+            known = torch.ones(len(target), 1, scores.shape[2], device=scores.device)
+            for picture, entry in enumerate(target):
+                known[picture, 0, list(entry.unlabelled)] = 0.0
         focal = sigmoid_focal(scores, hot, alpha=loss.alpha, gamma=loss.gamma)
-        score_loss = (focal * counted[..., None]).sum() / count
+        score_loss = (focal * counted[..., None] * known).sum() / count
         delta_loss = functional.smooth_l1_loss(deltas[positive], wanted_deltas, beta=loss.delta_beta, reduction="sum")
         return loss.weight * (score_loss + loss.delta_weight * delta_loss / count)
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from train.data.samples import Either
+
 Array = npt.NDArray[Any]
 IOU_50 = 0  # index of the threshold 0.5 in COCO's list of thresholds
 
@@ -25,12 +27,22 @@ class BoxMetric:
         self._found: list[dict[str, Any]] = []
 
     def add(
-        self, truth: Array, truth_class: Array, ignore: Array, found: Array, found_class: Array, score: Array
+        self,
+        truth: Array,
+        truth_class: Array,
+        ignore: Array,
+        found: Array,
+        found_class: Array,
+        score: Array,
+        unlabelled: Sequence[int] = (),
     ) -> None:
         """One picture. `truth` (T, 4) and `found` (F, 4): x1, y1, x2, y2 in its pixels; classes are indices.
 
-        `ignore` (T,) bool marks true boxes that count neither when found nor when missed (COCO's crowd).
+        `ignore` (T,) bool marks true boxes that count neither when found nor when missed (COCO's crowd). What is found
+        of the classes `unlabelled` does not count.
         """
+        known = ~np.isin(found_class, unlabelled)
+        found, found_class, score = found[known], found_class[known], score[known]
         image = len(self._images) + 1
         self._images.append({"id": image})
         for box, index, crowd in zip(truth, truth_class, ignore, strict=True):
@@ -88,11 +100,18 @@ class PixelMetric:
         self._ignore = ignore_label
         self._counts = np.zeros((len(classes), len(classes)), np.int64)  # [true class, found class]
 
-    def add(self, truth: Array, found: Array) -> None:
-        """One picture: two class maps (h, w) of equal size. Pixels that either marks as none of the classes (ignored in
-        the truth, not shown to the network) does not count.
+    def add(self, truth: Array, found: Array, either: Either | None = None) -> None:
+        """One picture: two class maps (h, w) of equal size. Pixels that one of them marks as none of the classes
+        (ignored in the truth, not shown to the network) do not count.
+
+        Values of `truth` in `either` stand for several classes. They count as the first of them, and are right where
+        one of them was found.
         """
         size = len(self._classes)
+        for value, classes in (either or {}).items():
+            here = truth == value
+            found = np.where(here & np.isin(found, classes), classes[0], found)
+            truth = np.where(here, classes[0], truth)
         counted = (truth != self._ignore) & (found < size)
         pairs = truth[counted].astype(np.int64) * size + found[counted]
         self._counts += np.bincount(pairs, minlength=size * size).reshape(size, size)

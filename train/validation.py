@@ -1,12 +1,12 @@
 """Validation pictures at their original size with the labels of a group of tasks, for metrics."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from configs.schema import Config
 from configs.task import FolderSource
-from train.data.dataset import Labelled
-from train.data.samples import Sample
+from train.data.dataset import Labelled, joined
+from train.data.samples import Either, Sample
 
 
 class Pictures:
@@ -16,6 +16,11 @@ class Pictures:
         self._sources = sources
         count = sum(len(source) for source in self._sources)
         self._count = count if limit is None else min(limit, count)
+
+        names = {name for source in sources for name in source.either}
+        self.either: Mapping[str, Either] = {
+            name: joined([source.either.get(name, {}) for source in sources], name) for name in names
+        }
 
     def __len__(self) -> int:
         return self._count

@@ -44,8 +44,8 @@ def test_a_batch_serves_all_tasks(shipped: Config) -> None:
     assert set(batch.tasks) == set(names(config))
     assert batch.pictures.shape == (2, 3, 192, 256)
     assert batch.pictures.dtype == torch.uint8
-    assert batch.masks["seg_default"].shape == (2, 192, 256)
-    assert batch.masks["seg_lane"].dtype == torch.uint8
+    assert batch.masks["seg_default"].labels.shape == (2, 192, 256)
+    assert batch.masks["seg_lane"].labels.dtype == torch.uint8
     for targets in batch.boxes["det_rear"]:
         assert targets.boxes.shape == (len(targets.classes), 4)
         assert targets.boxes.dtype == torch.float32
@@ -109,7 +109,7 @@ def test_a_resumed_loader_gives_the_same_batches(shipped: Config) -> None:
     whole, resumed = batches(0, 2), batches(4, 0)
     for before, after in zip(whole[4:], resumed, strict=True):
         assert torch.equal(before.pictures, after.pictures)
-        assert torch.equal(before.masks["seg_lane"], after.masks["seg_lane"])
+        assert torch.equal(before.masks["seg_lane"].labels, after.masks["seg_lane"].labels)
         for one, other in zip(before.boxes["det_rear"], after.boxes["det_rear"], strict=True):
             assert torch.equal(one.boxes, other.boxes)
 

@@ -47,9 +47,9 @@ def test_round_trip(folder: Path) -> None:
 
 def test_classes_come_in_the_order_of_the_categories(folder: Path) -> None:
     edit(folder, lambda content: content["categories"].reverse())
-    classes = FolderSource(folder).classes
-    assert classes["det_rear"] == ("vehicle front", "vehicle rear")
-    assert classes["seg_lane"] is None
+    labels = FolderSource(folder).labels
+    assert labels["det_rear"].classes == ("vehicle front", "vehicle rear")
+    assert labels["seg_lane"].classes is None
 
 
 def test_only_images(tmp_path: Path) -> None:

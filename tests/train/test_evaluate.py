@@ -14,7 +14,7 @@ from runtime.predict import Detection, Prediction
 from train.data.errors import DataError
 from train.data.folder import FolderWriter
 from train.data.generate import main as generate
-from train.data.samples import Boxes, Sample
+from train.data.samples import Boxes, Sample, TaskLabels
 from train.engines import load_predictor
 from train.evaluate import evaluate, main
 from train.predict import main as predict
@@ -54,7 +54,7 @@ def test_the_users_own_folder_is_measured(tiny_run: Any, tmp_path: Path) -> None
 
 def test_other_classes_are_refused(tiny_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = np.zeros((256, 512, 3), np.uint8)
-    writer = FolderWriter(tmp_path / "own", {"det_person": ("somebody",)})
+    writer = FolderWriter(tmp_path / "own", {"det_person": TaskLabels(("somebody",))})
     writer.add("0001", Sample(picture, {"det_person": Boxes.of([(0, 0, 40, 40, 0, False)])}, {}))
     writer.close()
     model = tiny_run.folder / f"{STEP_2}-export-last.onnx"
@@ -78,7 +78,7 @@ def test_masks_out_of_range_are_refused(tiny_run: Any, tmp_path: Path) -> None:
 def test_what_the_network_was_not_shown_does_not_count(tiny_run: Any, tmp_path: Path) -> None:
     """A picture higher than the input's shape: rows at its top are cut off."""
     boxes = Boxes.of([(10, 0, 40, 60, 0, False), (100, 600, 160, 700, 0, False)])
-    writer = FolderWriter(tmp_path, {"det_person": ("pedestrian",)})
+    writer = FolderWriter(tmp_path, {"det_person": TaskLabels(("pedestrian",))})
     writer.add("0001", Sample(np.zeros((800, 512, 3), np.uint8), {"det_person": boxes}, {}))
     writer.close()
     config = load(tiny_run.config)

@@ -10,6 +10,7 @@ import torch
 
 from configs import load
 from configs.schema import Config
+from train.data.dataset import MaskTargets
 from train.losses import AnchorFocalLoss, PixelCrossEntropy, all_anchors, build_losses, cell_labels, match_anchors
 
 
@@ -18,6 +19,7 @@ class Boxes:
     boxes: Any
     classes: Any
     ignore: Any
+    unlabelled: tuple[int, ...] = ()
 
 
 @pytest.fixture(scope="module")
@@ -191,12 +193,12 @@ def test_pixel_loss_leaves_the_unknown_out(config: Config) -> None:
     assert isinstance(loss, PixelCrossEntropy)
     target = torch.full((1, 16, 16), 255, dtype=torch.uint8)
     logits = torch.randn(1, 4, 4, 4, requires_grad=True)
-    nothing = loss({"seg_lane.logits": logits}, target)
+    nothing = loss({"seg_lane.logits": logits}, MaskTargets(target, {}))
     assert nothing.item() == 0
     nothing.backward()
     target[:, :8] = 2
     right = torch.zeros(1, 4, 4, 4)
     right[:, 2, :2] = 20
     right[:, 0, 2:] = 20
-    assert float(loss({"seg_lane.logits": right}, target)) < 1e-3
-    assert float(loss({"seg_lane.logits": -right}, target)) > 1
+    assert float(loss({"seg_lane.logits": right}, MaskTargets(target, {}))) < 1e-3
+    assert float(loss({"seg_lane.logits": -right}, MaskTargets(target, {}))) > 1

@@ -21,7 +21,7 @@ from configs.task import SceneSource as SceneSettings
 from train.data.classes import DETECTION_CLASSES, IGNORE, SEGMENTATION_CLASSES
 from train.data.errors import DataError
 from train.data.folder import FolderSource
-from train.data.samples import Boxes, Sample, Source
+from train.data.samples import Boxes, Either, Sample, Source, TaskLabels
 from train.data.scenes import render_sample
 from train.data.transforms import Augment, min_max_size, resize
 
@@ -33,12 +33,21 @@ CACHE_BYTES = 192 << 20  # per loading process: small data sets are decoded or d
 @dataclass
 class BoxTargets:
     """Boxes of one picture as tensors: boxes (n, 4) float32 x1, y1, x2, y2 in pixels of the input, classes (n,) int64,
-    ignore (n,) bool.
+    ignore (n,) bool. `unlabelled` are the classes of which nothing is known.
     """
 
     boxes: torch.Tensor
     classes: torch.Tensor
     ignore: torch.Tensor
+    unlabelled: tuple[int, ...] = ()
+
+
+@dataclass
+class MaskTargets:
+    """Masks of a batch: labels uint8 (N, H, W), 255 ignored; `either`: values that stand for one of several classes."""
+
+    labels: torch.Tensor
+    either: Either
 
 
 @dataclass
@@ -46,13 +55,13 @@ class Batch:
     """N training pictures with their labels. Not frozen, so that Fabric can move it to a device.
 
     `pictures` uint8 (N, 3, H, W) RGB; `boxes` per detection task one BoxTargets per picture, `masks` per segmentation
-    task uint8 (N, H, W), 255 ignored.
+    task.
     """
 
     tasks: tuple[str, ...]
     pictures: torch.Tensor
     boxes: dict[str, list[BoxTargets]]
-    masks: dict[str, torch.Tensor]
+    masks: dict[str, MaskTargets]
 
     def images(self) -> torch.Tensor:
         """The network's input, float32 (N, 3, H, W): (p - 128) / 128, exact."""
@@ -62,7 +71,9 @@ class Batch:
 class SceneSource:
     """Embedded scenes: picture i is scene `seed + i`, its size cycling through `sizes` (h, w)."""
 
-    classes: Mapping[str, tuple[str, ...] | None] = {**DETECTION_CLASSES, **SEGMENTATION_CLASSES}
+    labels: Mapping[str, TaskLabels] = {
+        task: TaskLabels(names) for task, names in {**DETECTION_CLASSES, **SEGMENTATION_CLASSES}.items()
+    }
 
     def __init__(self, seed: int, count: int, sizes: Sequence[tuple[int, int]]) -> None:
         self._seed, self._count, self._sizes = seed, count, tuple(sizes)
@@ -95,12 +106,13 @@ class Labelled:
         self, entry: object, tasks: Mapping[str, DetectionTask | SegmentationTask], *, partly: bool = False
     ) -> None:
         self._source = open_source(entry)
-        self._where = str(getattr(entry, "path", "embedded scenes"))
-        self._tasks = {name: task for name, task in tasks.items() if not partly or name in self._source.classes}
+        self.where = str(getattr(entry, "path", "embedded scenes"))
+        self._tasks = {name: task for name, task in tasks.items() if not partly or name in self._source.labels}
         if not self._tasks:
-            raise DataError(f"{self._where}: labels none of the tasks {', '.join(tasks)}; give another data set")
+            raise DataError(f"{self.where}: labels none of the tasks {', '.join(tasks)}; give another data set")
         for name, task in self._tasks.items():
             self._check_classes(name, tuple(entry.name for entry in task.classes))
+        self.either: dict[str, Either] = {name: self._indices(name) for name in self._tasks}
 
     def __len__(self) -> int:
         return len(self._source)
@@ -115,26 +127,41 @@ class Labelled:
 
     def _check_mask(self, name: str, mask: NDArray[np.uint8], index: int) -> None:
         count = len(self._tasks[name].classes)
-        wrong = mask[(mask >= count) & (mask != IGNORE)]
+        wrong = mask[(mask >= count) & (mask != IGNORE) & ~np.isin(mask, list(self.either[name]))]
         if wrong.size:
             raise DataError(
-                f"{self._where}: the mask of task {name} of picture {index} (from 0) holds class {int(wrong[0])}, the "
+                f"{self.where}: the mask of task {name} of picture {index} (from 0) holds class {int(wrong[0])}, the "
                 f"config has {count} classes; map it to one of them or to {IGNORE}"
             )
 
     def _check_classes(self, name: str, ours: tuple[str, ...]) -> None:
-        known = self._source.classes
+        known = self._source.labels
         if name not in known:
             raise DataError(
-                f"{self._where}: has no labels of task {name} (it labels {', '.join(known) or 'nothing'}); "
+                f"{self.where}: has no labels of task {name} (it labels {', '.join(known) or 'nothing'}); "
                 "give that task other data"
             )
-        theirs = known[name]
+        theirs = known[name].classes
         if theirs is not None and theirs != ours:
             raise DataError(
-                f"{self._where}: the classes of task {name} are {theirs}, the config's are {ours}; "
+                f"{self.where}: the classes of task {name} are {theirs}, the config's are {ours}; "
                 "make names and order equal"
             )
+
+    def _indices(self, name: str) -> Either:
+        """Values of a task's masks that stand for several classes, with the indices of these."""
+        places = {entry.name: index for index, entry in enumerate(self._tasks[name].classes)}
+        found = {}
+        for value, names in self._source.labels[name].either.items():
+            unknown = [entry for entry in names if entry not in places]
+            if unknown or value < len(places):
+                what = f"{unknown[0]} is no class" if unknown else f"{value} is a class itself"
+                raise DataError(
+                    f"{self.where}: mask_values of task {name}: {value} stands for {', '.join(names)}, but in the "
+                    f"config {what}; correct the data set's annotations.json"
+                )
+            found[value] = tuple(places[entry] for entry in names)
+        return found
 
 
 class TaskDataset(Dataset[Sample]):
@@ -148,6 +175,7 @@ class TaskDataset(Dataset[Sample]):
         tasks = {name: config.task(name) for name in names}
         data = next(iter(tasks.values())).data
         self._sources = [Labelled(entry, tasks) for entry in (data.train if split == "train" else data.val)]
+        self._either = {name: joined([source.either[name] for source in self._sources], name) for name in tasks}
         self._starts = np.cumsum([0, *(len(source) for source in self._sources)]).tolist()
         self._resize_hw = config.common.resize_hw
         self._augment = Augment(config.common.crop_hw, config.common.augmentation)
@@ -156,6 +184,11 @@ class TaskDataset(Dataset[Sample]):
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    @property
+    def either(self) -> Mapping[str, Either]:
+        """By task, the values of masks that stand for several classes."""
+        return self._either
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         picture, draw = key
@@ -178,16 +211,35 @@ class TaskDataset(Dataset[Sample]):
         return sample
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """A batch of samples of one size that label the same tasks."""
+def joined(parts: Sequence[Either], name: str) -> Either:
+    """What the values of masks of several sources of a task mean. DataError where they do not agree."""
+    result: dict[int, tuple[int, ...]] = {}
+    for part in parts:
+        for value, classes in part.items():
+            if result.setdefault(value, classes) != classes:
+                raise DataError(
+                    f"task {name}: value {value} of its masks stands for other classes in one data set than in "
+                    "another; change the value in one of them"
+                )
+    return result
+
+
+def collate(samples: Sequence[Sample], either: Mapping[str, Either] | None = None) -> Batch:
+    """A batch of samples of one size that label the same tasks. `either`: see `TaskDataset.either`."""
     first = samples[0]
     pictures = torch.from_numpy(
         np.stack([np.ascontiguousarray(sample.picture.transpose(2, 0, 1)) for sample in samples])
     )
     boxes = {task: [_targets(sample.boxes[task]) for sample in samples] for task in first.boxes}
-    masks = {task: torch.from_numpy(np.stack([sample.masks[task] for sample in samples])) for task in first.masks}
+    masks = {
+        task: MaskTargets(
+            torch.from_numpy(np.stack([sample.masks[task] for sample in samples])), (either or {}).get(task, {})
+        )
+        for task in first.masks
+    }
     return Batch((*first.boxes, *first.masks), pictures, boxes, masks)
 
 
 def _targets(boxes: Boxes) -> BoxTargets:
-    return BoxTargets(torch.from_numpy(boxes.boxes), torch.from_numpy(boxes.classes), torch.from_numpy(boxes.ignore))
+    corners, classes, ignore = (torch.from_numpy(values) for values in (boxes.boxes, boxes.classes, boxes.ignore))
+    return BoxTargets(corners, classes, ignore, boxes.unlabelled)

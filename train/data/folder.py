@@ -2,10 +2,13 @@
 index, 255 ignored).
 
 A category belongs to the task that its `supercategory` names; categories of a task, by id, are its classes in order.
+One with `"labelled": false` is a class that this set does not label. `mask_values` gives values of a task's masks that
+stand for several classes, {"seg_lane": {"254": ["solid line", "dashed line"]}}: the pixel is one of them.
 """
 
 import json
-from collections import Counter
+import shutil
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,9 @@ from numpy.typing import NDArray
 
 from runtime.errors import RuntimeRoomError
 from runtime.image import read_picture
+from train.data.classes import IGNORE
 from train.data.errors import DataError
-from train.data.samples import Boxes, Sample
+from train.data.samples import Boxes, Row, Sample, TaskLabels
 
 ANNOTATIONS, IMAGES, MASKS = "annotations.json", "images", "masks"
 MAKE = "docs/data.md describes the format, `python -m train.data.generate` writes an example"
@@ -41,14 +45,20 @@ class FolderSource:
         ]
         self._check_unique("id", [entry["id"] for entry in self._images])
         self._check_unique("file_name without its suffix", [Path(str(e["file_name"])).stem for e in self._images])
-        self._categories, self._box_classes = _read_categories(categories, self._file)
+        self._categories, self._box_labels = _read_categories(categories, self._file)
+        self._unlabelled = {
+            task: tuple(i for i, name in enumerate(entry.classes or ()) if name in entry.unlabelled)
+            for task, entry in self._box_labels.items()
+        }
         self._annotations = self._by_image(annotations)
+        either = _read_mask_values(content.get("mask_values", {}), self._file)
         self._mask_tasks = sorted(path.name for path in (folder / MASKS).glob("*") if path.is_dir())
+        self._mask_labels = {task: TaskLabels(None, either=either.get(task, {})) for task in self._mask_tasks}
 
     @property
-    def classes(self) -> Mapping[str, tuple[str, ...] | None]:
-        """Class names per labelled task; None for masks, which hold bare indices."""
-        return {**self._box_classes, **dict.fromkeys(self._mask_tasks)}
+    def labels(self) -> Mapping[str, TaskLabels]:
+        """What is labelled, by task."""
+        return {**self._box_labels, **self._mask_labels}
 
     def __len__(self) -> int:
         return len(self._images)
@@ -67,7 +77,10 @@ class FolderSource:
                 "correct the entry"
             )
         rows = self._annotations.get(entry["id"], [])
-        boxes = {task: Boxes.of([row for name, row in rows if name == task]) for task in self._box_classes}
+        boxes = {
+            task: Boxes.of([row for name, row in rows if name == task], unlabelled)
+            for task, unlabelled in self._unlabelled.items()
+        }
         masks = {
             task: read_mask(self._folder / MASKS / task / f"{path.stem}.png", (size[0], size[1]))
             for task in self._mask_tasks
@@ -81,11 +94,9 @@ class FolderSource:
                 f"{self._file}: two images have the same {what}, {twice[0]}, and would share labels; rename one"
             )
 
-    def _by_image(
-        self, annotations: list[Any]
-    ) -> dict[Any, list[tuple[str, tuple[float, float, float, float, int, bool]]]]:
+    def _by_image(self, annotations: list[Any]) -> dict[Any, list[tuple[str, Row]]]:
         known = {image["id"] for image in self._images}
-        result: dict[Any, list[tuple[str, tuple[float, float, float, float, int, bool]]]] = {}
+        result: dict[Any, list[tuple[str, Row]]] = {}
         for number, raw in enumerate(annotations):
             where = f"{self._file}: annotations[{number}]"
             entry = _entry(raw, ("image_id", "category_id", "bbox"), self._file, "annotations", number)
@@ -98,6 +109,10 @@ class FolderSource:
                     f"{where}: category_id {entry['category_id']} is not among the categories; add the category"
                 )
             task, index = self._categories[entry["category_id"]]
+            if index in self._unlabelled[task]:
+                raise DataError(
+                    f"{where}: its category is not labelled in this set, says its entry; correct one of them"
+                )
             box = entry["bbox"]
             if not (
                 isinstance(box, list)
@@ -134,23 +149,33 @@ def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 class FolderWriter:
-    """Writes samples in the format, annotations.json at the end. `classes` of detection tasks make the categories."""
+    """Writes samples in the format, annotations.json at the end. `labels` say what the samples hold; without names of
+    classes they are of masks.
+    """
 
-    def __init__(self, folder: Path, classes: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(self, folder: Path, labels: Mapping[str, TaskLabels]) -> None:
         self._folder = folder
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
         self._ids: dict[tuple[str, int], int] = {}
         self._categories: list[dict[str, Any]] = []
-        for task, names in classes.items():
-            for index, name in enumerate(names):
+        self._mask_values: dict[str, dict[str, list[str]]] = {}
+        for task, entry in labels.items():
+            for index, name in enumerate(entry.classes or ()):
                 self._ids[task, index] = len(self._categories) + 1
-                self._categories.append({"id": len(self._categories) + 1, "name": name, "supercategory": task})
+                category = {"id": len(self._categories) + 1, "name": name, "supercategory": task}
+                self._categories.append(category | ({"labelled": False} if name in entry.unlabelled else {}))
+            if entry.either:
+                self._mask_values[task] = {str(value): list(names) for value, names in entry.either.items()}
 
-    def add(self, stem: str, sample: Sample) -> None:
-        """Writes picture and masks as PNG and notes the boxes."""
+    def add(self, stem: str, sample: Sample, file: Path | None = None) -> None:
+        """Writes masks as PNG and the picture, as PNG, too, or as a copy of `file`; notes the boxes."""
         name = f"{stem}.png"
-        write_png(self._folder / IMAGES / name, cv2.cvtColor(sample.picture, cv2.COLOR_RGB2BGR))
+        if file is None:
+            write_png(self._folder / IMAGES / name, cv2.cvtColor(sample.picture, cv2.COLOR_RGB2BGR))
+        else:
+            name = f"{stem}{file.suffix.lower()}"
+            copy_file(file, self._folder / IMAGES / name)
         number = len(self._images) + 1
         height, width = sample.picture.shape[:2]
         self._images.append({"id": number, "file_name": name, "width": width, "height": height})
@@ -170,11 +195,13 @@ class FolderWriter:
                     }
                 )
         for task, mask in sample.masks.items():
-            write_png(self._folder / MASKS / task / name, mask)
+            write_png(self._folder / MASKS / task / f"{stem}.png", mask)
 
     def close(self) -> None:
         """Writes annotations.json: last, so that a folder that was interrupted is not taken for a data set."""
-        content = {"images": self._images, "categories": self._categories, "annotations": self._annotations}
+        content: dict[str, Any] = {"images": self._images, "categories": self._categories}
+        content |= {"annotations": self._annotations}
+        content |= {"mask_values": self._mask_values} if self._mask_values else {}
         (self._folder / ANNOTATIONS).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
@@ -189,6 +216,17 @@ def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     except OSError as error:
         raise DataError(
             f"{path}: cannot be written ({error.strerror}); choose another --out or free some space"
+        ) from None
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copies a file, making the folder. DataError if the disk refuses."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise DataError(
+            f"{target}: cannot be written ({error.strerror}); choose another folder or free some space"
         ) from None
 
 
@@ -218,15 +256,35 @@ def _entry(raw: Any, keys: tuple[str, ...], path: Path, name: str, number: int) 
     return dict(raw)
 
 
-def _read_categories(
-    categories: list[Any], path: Path
-) -> tuple[dict[Any, tuple[str, int]], dict[str, tuple[str, ...]]]:
-    """(task, class index) by category id, and class names by task."""
+def _read_categories(categories: list[Any], path: Path) -> tuple[dict[Any, tuple[str, int]], dict[str, TaskLabels]]:
+    """(task, class index) by category id, and what is labelled by task."""
     entries = [_entry(raw, ("id", "name", "supercategory"), path, "categories", n) for n, raw in enumerate(categories)]
-    names: dict[str, tuple[str, ...]] = {}
+    names: dict[str, list[str]] = defaultdict(list)
+    unlabelled: dict[str, list[str]] = defaultdict(list)
     places: dict[Any, tuple[str, int]] = {}
     for entry in sorted(entries, key=lambda entry: entry["id"]):
-        task = str(entry["supercategory"])
-        places[entry["id"]] = (task, len(names.get(task, ())))
-        names[task] = (*names.get(task, ()), str(entry["name"]))
-    return places, names
+        task, name = str(entry["supercategory"]), str(entry["name"])
+        places[entry["id"]] = (task, len(names[task]))
+        names[task].append(name)
+        if not entry.get("labelled", True):
+            unlabelled[task].append(name)
+    return places, {task: TaskLabels(tuple(of), tuple(unlabelled[task])) for task, of in names.items()}
+
+
+def _read_mask_values(values: Any, path: Path) -> dict[str, dict[int, tuple[str, ...]]]:
+    """Names of classes by task and value of its masks."""
+    try:
+        found = {
+            task: {int(value): tuple(map(str, names)) for value, names in entry.items()}
+            for task, entry in values.items()
+        }
+    except (AttributeError, TypeError, ValueError):
+        found = {"": {0: ()}}
+    for task, entry in found.items():
+        for value, of in entry.items():
+            if not 0 <= value < IGNORE or len(set(of)) < 2:
+                raise DataError(
+                    f"{path}: mask_values{f' of {task}' if task else ''} must map values below {IGNORE} to two or more "
+                    f'class names, as {{"seg_lane": {{"254": ["solid line", "dashed line"]}}}}; {MAKE}'
+                )
+    return found

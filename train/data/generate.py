@@ -12,6 +12,7 @@ from rich.progress import track
 from train.data.classes import DETECTION_CLASSES
 from train.data.errors import DataError
 from train.data.folder import ANNOTATIONS, FolderWriter, write_png
+from train.data.samples import TaskLabels
 from train.data.scenes import SOURCE_SIZES, render_sample
 
 DESCRIPTION = """Draw embedded road scenes: scene i has seed S + i and the i-th of the sizes in turn. Writes images/,
@@ -52,7 +53,7 @@ def generate(out: Path, count: int, seed: int, sizes: Sequence[tuple[int, int]],
     """Writes the scenes. DataError if `out` holds a data set already or cannot be written."""
     if (out / ANNOTATIONS).exists():
         raise DataError(f"{out / ANNOTATIONS}: there is a data set already; give another --out or delete it")
-    writer = FolderWriter(out, DETECTION_CLASSES)
+    writer = FolderWriter(out, {task: TaskLabels(names) for task, names in DETECTION_CLASSES.items()})
     for index in track(range(count), description="scenes", console=Console(stderr=True)):
         sample = render_sample(seed + index, sizes[index % len(sizes)])
         stem = f"scene_{seed + index:07d}"

@@ -1,5 +1,6 @@
 """From a picture of any size to the network's training input; boxes and masks follow the pixels."""
 
+from dataclasses import replace
 from typing import Protocol
 
 import cv2
@@ -52,9 +53,7 @@ def resize(sample: Sample, hw: tuple[int, int]) -> Sample:
         task: cv2.resize(mask, hw[::-1], interpolation=cv2.INTER_NEAREST_EXACT) for task, mask in sample.masks.items()
     }
     factor = np.array([hw[1] / width, hw[0] / height] * 2, np.float32)
-    return Sample(
-        picture, {task: Boxes(b.boxes * factor, b.classes, b.ignore) for task, b in sample.boxes.items()}, masks
-    )
+    return Sample(picture, {task: replace(b, boxes=b.boxes * factor) for task, b in sample.boxes.items()}, masks)
 
 
 def crop(sample: Sample, top: int, left: int, hw: tuple[int, int]) -> Sample:
@@ -78,7 +77,7 @@ def _crop_boxes(boxes: Boxes, top: int, left: int, hw: tuple[int, int]) -> Boxes
     sides = cut[:, 2:] - cut[:, :2]
     inside = (sides > 0).all(axis=1)
     ignore = boxes.ignore | (kept < LEAST_KEPT) | (sides < LEAST_SIDE).any(axis=1)
-    return Boxes(cut[inside], boxes.classes[inside], ignore[inside])
+    return Boxes(cut[inside], boxes.classes[inside], ignore[inside], boxes.unlabelled)
 
 
 def cut_boxes(
@@ -102,7 +101,7 @@ def flip(sample: Sample) -> Sample:
     for task, entry in sample.boxes.items():
         mirrored = entry.boxes[:, [2, 1, 0, 3]].copy()
         mirrored[:, [0, 2]] = width - mirrored[:, [0, 2]]
-        boxes[task] = Boxes(mirrored, entry.classes, entry.ignore)
+        boxes[task] = replace(entry, boxes=mirrored)
     masks = {task: np.ascontiguousarray(mask[:, ::-1]) for task, mask in sample.masks.items()}
     return Sample(np.ascontiguousarray(sample.picture[:, ::-1]), boxes, masks)
 

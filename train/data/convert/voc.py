@@ -1,0 +1,69 @@
+"""Generic Pascal VOC XML: boxes of the names that `--map` gives a class; difficult ones are ignored.
+
+VOC counts pixels from 1 and both edges belong to the box.
+"""
+
+import argparse
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from xml.etree import ElementTree
+
+from train.data.convert.labels import (
+    Entry,
+    ForeignSet,
+    Labels,
+    Place,
+    box_labels,
+    checked_box,
+    paired,
+    pictures_by_stem,
+)
+from train.data.convert.places import add_map_argument, read_places
+from train.data.errors import DataError
+
+HELP = "generic Pascal VOC XML: boxes"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What this kind needs."""
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="JPEGImages")
+    parser.add_argument("--annotations", type=Path, required=True, metavar="DIR", help="Annotations: XML, same names")
+    add_map_argument(parser)
+
+
+def open_set(options: argparse.Namespace) -> ForeignSet:
+    """The pairs of pictures and XML files."""
+    pictures = pictures_by_stem(options.images)
+    if not options.annotations.is_dir():
+        raise DataError(f"{options.annotations}: no such folder")
+    files = {path.stem: path for path in sorted(options.annotations.glob("*.xml"))}
+    stems, problems = paired(pictures, files)
+    places = {name: place for name, place in read_places(options.map).items() if place}
+    entries = [Entry(stem, pictures[stem], partial(read, files[stem], places)) for stem in stems]
+    return ForeignSet(box_labels(places.values()), entries, problems)
+
+
+def read(path: Path, places: Mapping[str, Place], hw: tuple[int, int]) -> Labels:
+    """The boxes of one picture."""
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (OSError, ElementTree.ParseError) as error:
+        raise DataError(f"{path}: is no XML ({error})") from None
+    size = tuple(root.findtext(f"size/{side}") for side in ("height", "width"))
+    if all(size) and size != tuple(map(str, hw)):
+        raise DataError(f"{path}: is of {' x '.join(map(str, size))} pixels (h x w), its picture {hw[0]} x {hw[1]}")
+    labels = Labels({task: [] for task, _ in places.values()})
+    for entry in root.iter("object"):
+        name = (entry.findtext("name") or "").strip()
+        if name not in places:
+            continue
+        try:
+            x1, y1, x2, y2 = (
+                float(entry.findtext(f"bndbox/{edge}") or "") for edge in ("xmin", "ymin", "xmax", "ymax")
+            )
+        except ValueError:
+            raise DataError(f"{path}: {name}: bndbox needs numbers xmin, ymin, xmax, ymax") from None
+        corners = checked_box((x1 - 1, y1 - 1, x2, y2), hw, f"{path}: {name}")
+        labels.add_box(places[name], corners, ignore=(entry.findtext("difficult") or "0").strip() == "1")
+    return labels
