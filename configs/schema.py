@@ -136,7 +136,7 @@ class Common(Frozen):
     crop_hw: HW
     augmentation: Augmentation
     geometries: Annotated[tuple[Geometry, ...], Field(min_length=1)]
-    default_ctx: Annotated[str, Field(pattern=r"^(cpu|\d+(,\d+)*)$")] = "cpu"
+    default_ctx: Annotated[str, Field(pattern=r"^(cpu(,cpu)*|\d+(,\d+)*)$")] = "cpu"
     load_threads: Positive = 2
     threads: Positive = 2
     shuffle_chunk_size: Positive = Field(

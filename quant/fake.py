@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from quant.arith import ACCUMULATOR_LIMIT, INPUT_SHIFT, INT8_MAX, INT8_MIN, WEIGHT_MAX
+from quant.batch_norm import WarmBatchNorm2d
 from quant.certificate import CertificateError
 from quant.fold import fold_batch_norm
 from quant.observer import ErrorObserver, Observer
@@ -136,26 +137,6 @@ class InputQuantizer(Quantized):
         if self.quantized:
             image = torch.fake_quantize_per_tensor_affine(image, 2.0**-INPUT_SHIFT, 0, INT8_MIN, INT8_MAX)
         return QuantTensor(image, INPUT_SHIFT, SIGNED_MAX)
-
-
-class WarmBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm whose running statistics are plain averages at first: they are true after one batch, not after fifty.
-
-    A short run can be folded, too. Frozen, it normalizes by its running statistics, in training as in what is folded
-    and exported: normalized by their own batch, a few unusual pictures look tame in training and explode behind it.
-    """
-
-    LONG_RUN = 0.1
-
-    def forward(self, value: Tensor, *, frozen: bool = False) -> Tensor:
-        """(N, C, H, W)."""
-        if frozen:
-            return functional.batch_norm(
-                value, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
-            )
-        if self.training and self.num_batches_tracked is not None:
-            self.momentum = max(self.LONG_RUN, 1.0 / (int(self.num_batches_tracked) + 1))
-        return super().forward(value)
 
 
 class QuantConv2d(Quantized):

@@ -2,7 +2,7 @@
 
 `ErrorObserver` takes the shift whose rounding and saturation cost the least squared error, which lets rare extremes
 saturate: right inside the network. `PeakObserver` takes the finest shift at which nothing saturates: right for scores,
-whose extremes are the detections.
+whose extremes are the detections. Processes that train together see what all of them see, so their shifts agree.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from quant import processes
 from quant.params import ACTIVATION_SHIFT_MAX, ACTIVATION_SHIFT_MIN, choose_activation_shift
 
 SAMPLE = 4096  # values looked at per tensor by the error observer
@@ -73,7 +74,7 @@ class ErrorObserver(Observer):
     def _update(self, samples: Sequence[Tensor], momentum: float) -> None:
         sample = torch.cat(list(samples))
         rounded = (sample * self.scales).round_().clamp_(-128, 127).div_(self.scales)
-        self.errors.lerp_((rounded - sample).square_().mean(dim=1), momentum)
+        self.errors.lerp_(processes.mean((rounded - sample).square_().mean(dim=1)), momentum)
 
     def _best(self) -> int:
         return ACTIVATION_SHIFT_MAX - int(self.errors.argmin())  # the finest of equals
@@ -92,7 +93,7 @@ class PeakObserver(Observer):
         return value
 
     def _update(self, samples: Sequence[Tensor], momentum: float) -> None:
-        peak = torch.stack([sample.abs().amax() for sample in samples]).amax().float()
+        peak = processes.greatest(torch.stack([sample.abs().amax() for sample in samples]).amax().float())
         self.peak.lerp_(peak, max(momentum, RISE) if peak > self.peak else momentum)
 
     def _best(self) -> int:

@@ -8,7 +8,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGES = ("configs", "quant", "train", "compile", "runtime")
-TORCH_FILES = {Path("quant/fake.py"), Path("quant/observer.py")}
+TORCH_FILES = {Path(f"quant/{name}.py") for name in ("batch_norm", "fake", "observer", "processes")}
 
 # Who may import which of our packages and of the heavy libraries; the standard library is free for all.
 ALLOWED = {

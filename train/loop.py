@@ -4,6 +4,7 @@ What a resumed run needs beside the weights is the optimizer's state, the random
 iterations done: learning rate and order of pictures follow from that number.
 """
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,12 +15,14 @@ from typing import Any, Protocol
 import torch
 from lightning_fabric import Fabric
 
+from quant import processes
 from train.checkpoint import Checkpoint, random_state, restore_random_state, save_checkpoint
 from train.errors import TrainError
 from train.progress import Reporter, append_result
 from train.run import Run
 from train.schedule import Plan
 
+EPSILON = 1e-6  # of AdamW: a gradient that is rounding error alone must not move a weight as far as any other
 SAVE_SECONDS = 300.0  # at most this much work is lost to a kill
 Batches = Callable[[int, int], Iterator[Any]]
 
@@ -52,10 +55,12 @@ class StepTrainer:
     done: int = 0
     frozen: bool = False
     sums: dict[str, float] = field(default_factory=dict)
+    waited: float = 0.0  # seconds, for data
+    loop_began: float = 0.0
 
     def train(self, start: Checkpoint | None) -> None:
         """Runs the step from its beginning or from `start` to its last checkpoint. Interrupted on Ctrl-C."""
-        optimizer = torch.optim.AdamW(_parameter_groups(self.module, self.plan.settings.weight_decay))
+        optimizer = torch.optim.AdamW(_parameter_groups(self.module, self.plan.settings.weight_decay), eps=EPSILON)
         self.wrapped, self.optimizer = self.fabric.setup(self.module, optimizer)
         self.wrapped.train()
         if start is not None:
@@ -64,10 +69,10 @@ class StepTrainer:
             self._save(self.run.init(self.plan.step))
         self._began = self._saved = time.monotonic()
         with _stop_flag() as stop:
-            for batches in self.batches(self.done, self.plan.iterations):
+            for batches in self._timed(self.batches(self.done, self.plan.iterations)):
                 self._iterate(batches)
                 self._after_iteration()
-                if stop():
+                if self._any_process(stop()):
                     path = self.run.resume(self.plan.step)
                     self._save(path)
                     raise Interrupted(str(path))
@@ -81,8 +86,9 @@ class StepTrainer:
             group["lr"] = rate
         losses = self.wrapped(batches)
         total = torch.stack(list(losses.values())).sum()
-        values = {name: float(value.detach()) for name, value in losses.items()} | {"loss": float(total.detach())}
-        if not torch.isfinite(total):
+        means = processes.mean(torch.stack([*losses.values(), total]))  # the same numbers in every process
+        values = dict(zip((*losses, "loss"), means.tolist(), strict=True))
+        if not math.isfinite(values["loss"]):
             raise self._diverged("the loss is", values)
         self.fabric.backward(total)
         limit = self.plan.settings.gradient_clip
@@ -95,6 +101,24 @@ class StepTrainer:
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.reporter.iteration(self.done, values, rate)
+
+    def _timed(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The same, the time that each takes to come noted; the first one's is that of starting the loaders."""
+        began = time.monotonic()
+        for number, batch in enumerate(batches):
+            came = time.monotonic()
+            self.waited += came - began if number else 0.0
+            self.loop_began = self.loop_began or came
+            yield batch
+            began = time.monotonic()
+
+    def _waiting_percent(self) -> float:
+        """Share of the time since the first batch in which there was none to train on."""
+        return 100.0 * self.waited / max(1e-9, time.monotonic() - self.loop_began)
+
+    def _any_process(self, flag: bool) -> bool:
+        """Whether it is true in one of the processes: all of them stop after the same iteration."""
+        return bool(processes.greatest(torch.tensor(float(flag), device=self.fabric.device)))
 
     def _diverged(self, what: str, losses: Mapping[str, float]) -> TrainError:
         return TrainError(
@@ -111,6 +135,7 @@ class StepTrainer:
                 row: dict[str, float] = {"step": self.plan.step, "epoch": epoch, "iteration": self.done}
                 row["seconds"] = round(time.monotonic() - self._began, 1)
                 row["learning_rate"] = self.plan.learning_rate(self.done - 1)
+                row["waiting_percent"] = round(self._waiting_percent(), 1)
                 row.update(means)
                 append_result(self.run.folder / "results.csv", row)
             self._save(self.run.epoch(self.plan.step, epoch))
@@ -121,6 +146,7 @@ class StepTrainer:
         if not self.frozen:
             self._freeze()
         self._save(self.run.last(self.plan.step), resumable=False)
+        self.reporter.say(f"waited for data in {self._waiting_percent():.1f}% of the time")
         if self.fabric.is_global_zero:
             self.run.resume(self.plan.step).unlink(missing_ok=True)
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from configs.schema import IGNORE_LABEL, Config
 from configs.task import DetectionTask, SegmentationTask
+from quant import processes
 
 FORCED = 3  # anchors that a box gets even if none reaches positive_iou,
 CLOSE = 0.6  # as long as they overlap it by this share of what its best anchor does; no closer one is background
@@ -82,7 +83,8 @@ class PixelCrossEntropy(nn.Module):
             factor = 1.0 if self.weights is None else self.weights[classes[0]]
             total = total - factor * (found[:, classes].logsumexp(dim=1) - found.logsumexp(dim=1)).sum()
             weight = weight + factor * len(found)
-        return self.factor * total / max(float(weight), 1e-6)
+        everywhere = processes.mean(torch.as_tensor(weight, dtype=total.dtype, device=total.device))
+        return self.factor * total / everywhere.clamp_min(1e-6)
 
 
 def cell_labels(target: Tensor, stride: int, rows: int, columns: int) -> Tensor:
@@ -120,7 +122,8 @@ class AnchorFocalLoss(nn.Module):
             hot = torch.zeros_like(scores)
             pictures, places = positive.nonzero(as_tuple=True)
             hot[pictures, places, wanted] = 1.0
-            count = max(1, len(wanted))
+            # of all processes' batches: the mean of their losses is then the loss of one batch of all their pictures
+            count = processes.mean(scores.new_tensor(len(wanted))).clamp_min(1 / processes.count())
             known = torch.ones(len(target), 1, scores.shape[2], device=scores.device)
             for picture, entry in enumerate(target):
                 known[picture, 0, list(entry.unlabelled)] = 0.0

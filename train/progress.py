@@ -15,7 +15,7 @@ from train.schedule import Plan
 
 MEASURE_FROM, MEASURED = 8, 12  # the first iterations wait for the loader; the estimate is the mean over the next ones
 PLAIN_SECONDS = 30.0  # without a terminal: a line at least this often
-RESULT_KEYS = ("step", "epoch", "iteration", "seconds", "learning_rate", "loss")
+RESULT_KEYS = ("step", "epoch", "iteration", "seconds", "learning_rate", "waiting_percent", "loss")
 
 
 class Reporter:

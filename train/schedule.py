@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from configs.schema import PREFIXES, Config, TrainingStep
 
+LEAST_WARMUP = 50  # iterations: Adam's second moments are those of a few gradients at first (arXiv 1908.03265)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -36,8 +38,8 @@ class Plan:
         return max(1, self.iterations - frozen)
 
     def learning_rate(self, iteration: int) -> float:
-        """Linear warm-up, then a cosine to zero."""
-        warmup = self.settings.warmup_fraction * self.iterations
+        """Linear warm-up, then a cosine to zero; a step of fewer than LEAST_WARMUP iterations is warm-up only."""
+        warmup = max(self.settings.warmup_fraction * self.iterations, LEAST_WARMUP)
         if iteration < warmup:
             return self.settings.learning_rate * (iteration + 1) / (warmup + 1)
         progress = (iteration - warmup) / max(1.0, self.iterations - warmup)

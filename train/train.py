@@ -26,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--step", type=int, required=True, choices=(0, 1, 2), help=", ".join(PREFIXES[:3]))
     parser.add_argument("--out", type=Path, metavar="RUN", help="folder of the run (default: runs/<config's folder>)")
     parser.add_argument("--pipeline-test", action="store_true", help="few iterations on the validation data")
-    parser.add_argument("--ctx", metavar="CTX", help="cpu, or numbers of GPUs, 0,1 (default: the config's default_ctx)")
+    parser.add_argument(
+        "--ctx", metavar="CTX", help="cpu (cpu,cpu: two processes), or GPUs, 0,1 (default: the config's default_ctx)"
+    )
     parser.add_argument("--resume", action="store_true", help="continue from the step's newest checkpoint")
     parser.add_argument("--seed", type=int, metavar="N", help="of everything random (default: the config's env.seed)")
     options = parser.parse_args(arguments)

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-TORCH_MODULES = {"fake", "observer"}
+TORCH_MODULES = {"batch_norm", "fake", "observer", "processes"}
 
 
 def test_the_arithmetic_needs_numpy_only(repository: Path) -> None:

@@ -54,6 +54,10 @@ class VarGBlock(nn.Module):
         self.twin = branch(channels_in, stride, relu=False) if merge else None
         self.merge = ElementwiseAdd(relu=True) if merge else None
         self.second = branch(channels_out, 1, relu=True)
+        # A block begins as its shortcut alone (arXiv 1706.02677, 5.1). Else gradients grow by 10^4 from the heads to
+        # the stem, and rounding errors of the forward pass with them.
+        assert self.second.pointwise.bn is not None
+        nn.init.zeros_(self.second.pointwise.bn.weight)
 
     def forward(self, x: QuantTensor) -> QuantTensor:
         """(N, C, H, W) to (N, channels_out, ceil(H / stride), ceil(W / stride)), at least 0."""
