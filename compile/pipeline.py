@@ -19,6 +19,7 @@ from compile.kernels.instructions import Instructions
 from compile.passes.add_peak import AddPeak
 from compile.passes.add_post_processing import AddPostProcessing, Description
 from compile.passes.fold_batch_norm import FoldBatchNorm
+from compile.passes.join_post_processing import JoinPostProcessing
 from compile.passes.lower_layers import LowerLayers
 from compile.passes.merge_tasks import MergeTasks
 from compile.passes.place_activation_scales import PlaceActivationScales
@@ -98,6 +99,7 @@ def lowering_passes(parameters: Parameters, cpu: Instructions) -> list[tvm.ir.tr
     tensors = {name: tvm.runtime.tensor(value) for name, value in parameters.items()}
     return [
         LowerLayers(parameters, cpu),
+        JoinPostProcessing(),  # once every other layer is where it stays: the tasks wait for the last one's heads
         AddPeak(cpu),
         relax.transform.BindParams("main", tensors),  # what no kernel has taken as a constant of its own
         relax.transform.ToNonDataflow(),

@@ -15,6 +15,7 @@ from quant.postprocess import QUARTERS, RECORD_BYTES, ROW_FIELDS, DetectionAttri
 
 # Columns of the table that describes the feature maps.
 LEVEL_FIELDS = ("rows", "columns", "num_anchors", "stride_h", "stride_w", "anchor_start", "class_offset", "clip")
+OPERATOR = "DetectionPostProcessing_X2"
 COORDINATE_MAX = (1 << 15) - 1  # of the hardware layout
 AT_ONCE = 32  # anchors
 
@@ -69,7 +70,7 @@ def detection_function(attributes: DetectionAttributes, anchor_total: int) -> ti
         rows: T.Buffer((capacity, ROW_FIELDS), "int32"),
         packed: T.Buffer((packed_size,), "uint8"),
     ):
-        T.func_attr({"tirx.noalias": True, "op": "DetectionPostProcessing_X2"})
+        T.func_attr({"tirx.noalias": True, "op": OPERATOR})
         with T.sblock("root"):
             T.reads(scores[0, 0], deltas[0, 0], exp_table[0], anchors[0, 0], levels[0, 0], im_hw[0, 0])
             T.writes(rows[0, 0], packed[0])

@@ -35,7 +35,7 @@ def test_the_order() -> None:
     assert names(folding_passes(FoldBatchNorm({}))) == ["MergeTasks", "FoldBatchNorm"]
     assert names(scale_passes({}, lambda _: 0)) == ["PlaceActivationScales", "PlaceWeightScales"]
     assert names(integer_passes({}, {}, [], [], Description())) == ["MergeTasks", "ToInteger", "AddPostProcessing"]
-    assert names(lowering_passes({}, PLAIN128))[:3] == ["LowerLayers", "AddPeak", "BindParams"]
+    assert names(lowering_passes({}, PLAIN128))[:4] == ["LowerLayers", "JoinPostProcessing", "AddPeak", "BindParams"]
 
 
 def without_its_first_binding(module: tvm.IRModule) -> tvm.IRModule:
