@@ -46,7 +46,7 @@ class PlannedLayer:
 
 @dataclass(frozen=True)
 class KernelCall:
-    """Layers that one call computes: one, or convolutions in a group. Equal kernels share the name `function`."""
+    """Layers that one call computes: one, or a group. Equal kernels share the name `function`."""
 
     layers: tuple[PlannedLayer, ...]
     kernel: AnyKernel

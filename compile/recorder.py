@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 from numpy.typing import NDArray
 
 from compile.errors import CompileError
 from compile.storage import Storage
+from runtime.artifact import by_call
 from runtime.engine import watching
 
 
@@ -21,7 +20,7 @@ class LayerRecorder:
     """
 
     def __init__(self, layers: Sequence[Mapping[str, Any]]) -> None:
-        self._calls = [list(call) for _, call in groupby(layers, key=itemgetter("call"))]
+        self._calls = by_call(layers)
         self._functions = {layer["function"] for layer in layers}
         self._next = 0
         self._problem: str | None = None

@@ -7,8 +7,10 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +148,11 @@ class Manifest:
         return cls.from_json(data, str(path))
 
 
+def by_call(layers: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """A manifest's layers, those of one kernel call together, in the order of execution."""
+    return [list(together) for _, together in groupby(layers, key=itemgetter("call"))]
+
+
 def file_sha256(path: Path) -> str:
     """Hexadecimal sha256 of the file's bytes."""
     with path.open("rb") as file:
@@ -189,6 +196,7 @@ __all__ = [
     "Manifest",
     "Output",
     "SegmentationTask",
+    "by_call",
     "file_sha256",
     "load_artifact",
     "manifest_path",

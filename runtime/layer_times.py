@@ -4,10 +4,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
+from runtime.artifact import by_call
 from runtime.engine import CompiledEngine, watching
 from runtime.image import Picture
 
@@ -63,7 +62,7 @@ def layer_times(engine: CompiledEngine, picture: Picture, im_hw: tuple[int, int]
             engine.run(picture, im_hw)
         best = [(name, min(seconds, known)) for (name, seconds), (_, known) in zip(calls, best or calls, strict=True)]
         fastest = max(fastest, measure_peak(engine, rounds=1))
-    following = (list(together) for _, together in groupby(layers, key=itemgetter("call")))
+    following = iter(by_call(layers))
     times = []
     for function, seconds in best:
         if function in functions:

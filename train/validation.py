@@ -1,12 +1,11 @@
 """Validation pictures at their original size with the labels of a group of tasks, for metrics."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from configs.schema import Config
-from configs.task import FolderSource
-from train.data.dataset import Labelled, joined
-from train.data.samples import Either, Sample
+from train.data.dataset import Labelled, joined, labelled_groups
+from train.data.samples import Sample
 
 
 class Pictures:
@@ -16,11 +15,7 @@ class Pictures:
         self._sources = sources
         count = sum(len(source) for source in self._sources)
         self._count = count if limit is None else min(limit, count)
-
-        names = {name for source in sources for name in source.either}
-        self.either: Mapping[str, Either] = {
-            name: joined([source.either.get(name, {}) for source in sources], name) for name in names
-        }
+        self.either = joined(sources)
 
     def __len__(self) -> int:
         return self._count
@@ -39,12 +34,4 @@ def validation_sets(
     """(tasks, pictures) for every group of tasks with equal validation data; or all tasks on the folder `data`, which
     need not label all of them. DataError where a source's classes are not the config's.
     """
-    tasks = {task.name: task for task in config.tasks}
-    if data is not None:
-        source = FolderSource(kind="folder", path=str(data.resolve()))
-        return [(tuple(tasks), Pictures([Labelled(source, tasks, partly=True)], limit))]
-    groups = []
-    for entry, names in config.data_groups():
-        own = {name: tasks[name] for name in names}
-        groups.append((names, Pictures([Labelled(source, own) for source in entry.val], limit)))
-    return groups
+    return [(names, Pictures(sources, limit)) for names, sources in labelled_groups(config, "val", data=data)]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from configs.schema import Config
-from configs.task import DetectionTask, SegmentationTask
+from configs.task import DetectionTask, SegmentationTask, TaskData
 from configs.task import FolderSource as FolderSettings
 from configs.task import SceneSource as SceneSettings
 from train.data.classes import DETECTION_CLASSES, IGNORE, SEGMENTATION_CLASSES
@@ -127,7 +127,8 @@ class Labelled:
 
     def _check_mask(self, name: str, mask: NDArray[np.uint8], index: int) -> None:
         count = len(self._tasks[name].classes)
-        wrong = mask[(mask >= count) & (mask != IGNORE) & ~np.isin(mask, list(self.either[name]))]
+        unusual = mask[(mask >= count) & (mask != IGNORE)]
+        wrong = unusual[~np.isin(unusual, list(self.either[name]))]
         if wrong.size:
             raise DataError(
                 f"{self.where}: the mask of task {name} of picture {index} (from 0) holds class {int(wrong[0])}, the "
@@ -174,8 +175,8 @@ class TaskDataset(Dataset[Sample]):
     def __init__(self, config: Config, names: Sequence[str], *, split: str) -> None:
         tasks = {name: config.task(name) for name in names}
         data = next(iter(tasks.values())).data
-        self._sources = [Labelled(entry, tasks) for entry in (data.train if split == "train" else data.val)]
-        self._either = {name: joined([source.either[name] for source in self._sources], name) for name in tasks}
+        self._sources = [Labelled(entry, tasks) for entry in sources_of(data, split)]
+        self.either = joined(self._sources)  # by task, the values of masks that stand for several classes
         self._starts = np.cumsum([0, *(len(source) for source in self._sources)]).tolist()
         self._resize_hw = config.common.resize_hw
         self._augment = Augment(config.common.crop_hw, config.common.augmentation)
@@ -184,11 +185,6 @@ class TaskDataset(Dataset[Sample]):
 
     def __len__(self) -> int:
         return int(self._starts[-1])
-
-    @property
-    def either(self) -> Mapping[str, Either]:
-        """By task, the values of masks that stand for several classes."""
-        return self._either
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         picture, draw = key
@@ -211,17 +207,41 @@ class TaskDataset(Dataset[Sample]):
         return sample
 
 
-def joined(parts: Sequence[Either], name: str) -> Either:
-    """What the values of masks of several sources of a task mean. DataError where they do not agree."""
-    result: dict[int, tuple[int, ...]] = {}
-    for part in parts:
-        for value, classes in part.items():
-            if result.setdefault(value, classes) != classes:
-                raise DataError(
-                    f"task {name}: value {value} of its masks stands for other classes in one data set than in "
-                    "another; change the value in one of them"
-                )
-    return result
+def joined(sources: Sequence[Labelled]) -> dict[str, Either]:
+    """What the values of the masks mean, by task, in all these sources. DataError where they do not agree."""
+    result: dict[str, dict[int, tuple[int, ...]]] = {}
+    for source in sources:
+        for name, either in source.either.items():
+            known = result.setdefault(name, {})
+            for value, classes in either.items():
+                if known.setdefault(value, classes) != classes:
+                    raise DataError(
+                        f"task {name}: value {value} of its masks stands for other classes in one data set than in "
+                        "another; change the value in one of them"
+                    )
+    return dict(result)
+
+
+def labelled_groups(
+    config: Config, split: str, *, data: Path | None = None
+) -> list[tuple[tuple[str, ...], list[Labelled]]]:
+    """(tasks, sources) for every group of tasks with equal data; or all tasks on the folder `data`, which need not
+    label all of them. `split` is "train" or "val". DataError where a source's classes are not the config's.
+    """
+    tasks = {task.name: task for task in config.tasks}
+    if data is not None:
+        folder = FolderSettings(kind="folder", path=str(data.resolve()))
+        return [(tuple(tasks), [Labelled(folder, tasks, partly=True)])]
+    groups = []
+    for entry, names in config.data_groups():
+        own = {name: tasks[name] for name in names}
+        groups.append((names, [Labelled(source, own) for source in sources_of(entry, split)]))
+    return groups
+
+
+def sources_of(data: TaskData, split: str) -> Sequence[object]:
+    """The entries of a split, "train" or "val"."""
+    return data.train if split == "train" else data.val
 
 
 def collate(samples: Sequence[Sample], either: Mapping[str, Either] | None = None) -> Batch:

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from rich.table import Table
 
 from configs import ConfigError, load
 from configs.schema import Config
-from configs.task import DetectionTask, FolderSource, SegmentationTask
+from configs.task import DetectionTask, SegmentationTask
 from runtime.draw import draw_legend
 from runtime.results import write_json
 from train.data.classes import IGNORE
-from train.data.dataset import Labelled
+from train.data.dataset import Labelled, labelled_groups
 from train.data.errors import DataError
 from train.data.samples import Boxes, Either, Sample
 from train.data.transforms import resize
@@ -125,7 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = load(options.config)
         options.out.mkdir(parents=True, exist_ok=True)
-        sources = list(sources_of(config, options.data, options.split))
+        groups = labelled_groups(config, options.split, data=options.data)
+        sources = [source for _, group in groups for source in group]
         for number, source in enumerate(sources):
             folder = options.out / f"set_{number}" if len(sources) > 1 else options.out
             show(source, config, folder, options.count, options.limit)
@@ -136,17 +137,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
-
-
-def sources_of(config: Config, data: Path | None, split: str) -> Iterator[Labelled]:
-    """The data set in the folder `data`, or those of the config, each with the tasks that use it."""
-    tasks = {task.name: task for task in config.tasks}
-    if data is not None:
-        yield Labelled(FolderSource(kind="folder", path=str(data.resolve())), tasks, partly=True)
-        return
-    for entry, names in config.data_groups():
-        for source in entry.train if split == "train" else entry.val:
-            yield Labelled(source, {name: tasks[name] for name in names})
 
 
 def show(source: Labelled, config: Config, folder: Path, count: int, limit: int | None) -> None:

@@ -20,7 +20,7 @@ from train.data.samples import Boxes, Sample
 DESCRIPTION = """Write a public data set in the project's format (docs/data.md): pictures are copied, labels mapped to
 the classes of the six tasks; what the set does not label is marked as unknown. Every unreadable or contradictory label
 is listed with its file. Exit code: 0 converted, 1 refused because of what is listed, 2 nothing could start, 130
-interrupted. Look at the result with `python -m train.data.show DST`."""
+interrupted. Look at the result with `python -m train.data.show --config C --data DST --out DIR`."""
 
 
 class Kind(Protocol):

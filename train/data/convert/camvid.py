@@ -5,11 +5,9 @@ component is a sign, and, as a light, ignored. They paint lane markings as road,
 """
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from train.data.classes import (
     BUILDING,
@@ -33,7 +31,6 @@ from train.data.convert.labels import (
     ROAD_OR_MARKING,
     SIGN_BOX,
     VEHICLE_BOX,
-    Entry,
     ForeignSet,
     Labels,
     Place,
@@ -46,7 +43,6 @@ from train.data.convert.masks import Color, component_rows, indices_of, look_up,
 
 HELP = "CamVid: masks; boxes of vehicles, pedestrians, cyclists, signs by connected components"
 COLOR_SUFFIX = "_L"  # of the published masks' names
-SIGN_INDEX = 6
 
 # SegNet's indices, in their order: seg_default's class, and what a component is a box of.
 INDICES: list[tuple[int, Place | None]] = [
@@ -111,8 +107,7 @@ def open_set(options: argparse.Namespace) -> ForeignSet:
     """The pairs of pictures and masks."""
     pictures = pictures_by_stem(options.images)
     masks = {stem.removesuffix(COLOR_SUFFIX): path for stem, path in pictures_by_stem(options.masks).items()}
-    stems, problems = paired(pictures, masks)
-    entries = [Entry(stem, pictures[stem], partial(read, masks[stem])) for stem in stems]
+    entries, problems = paired(pictures, masks, read)
     return ForeignSet(box_labels(PLACES) | mask_labels("seg_default", [ROAD_OR_MARKING]), entries, problems)
 
 
@@ -125,15 +120,10 @@ def read(path: Path, hw: tuple[int, int]) -> Labels:
         kinds, indices = list(COLORS.values()), indices_of(pixels.astype(np.uint8), list(COLORS), path)
     labels = Labels({task: [] for task, _ in PLACES})
     labels.masks["seg_default"] = look_up(indices, {index: value for index, (value, _) in enumerate(kinds)}, path)
-    for place in PLACES:
-        add_components(labels, place, np.isin(indices, [index for index, kind in enumerate(kinds) if kind[1] == place]))
+    for task, number in PLACES:
+        area = np.isin(indices, [index for index, kind in enumerate(kinds) if kind[1] == (task, number)])
+        labels.boxes[task] += component_rows(area, number)
     if kinds is INDICES:
-        task, index = LIGHT_BOX
-        labels.boxes[task] += [(*row[:5], True) for row in component_rows(indices == SIGN_INDEX, index)]
+        signs = [row for row in labels.boxes[SIGN_BOX[0]] if row[4] == SIGN_BOX[1]]
+        labels.boxes[LIGHT_BOX[0]] += [(*row[:4], LIGHT_BOX[1], True) for row in signs]
     return labels
-
-
-def add_components(labels: Labels, place: Place, area: NDArray[np.bool_]) -> None:
-    """Notes the boxes of a class."""
-    task, index = place
-    labels.boxes[task] += component_rows(area, index)

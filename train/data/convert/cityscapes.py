@@ -8,7 +8,6 @@ their own, or, from images, connected components. A bicycle that nobody rides is
 import argparse
 import json
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,6 @@ from train.data.convert.labels import (
     ROAD_OR_MARKING,
     SIGN_BOX,
     VEHICLE_BOX,
-    Entry,
     ForeignSet,
     Labels,
     Place,
@@ -120,17 +118,14 @@ def open_set(options: argparse.Namespace) -> ForeignSet:
         {path.stem.removesuffix(suffix): path for path in sorted(options.labels.rglob(f"*{suffix}{ending}"))}
         for suffix, ending in ((POLYGONS, ".json"), (LABEL_IDS, ".png"))
     )
-    stems, problems = paired(pictures, {**images, **polygons})
-    entries = [
-        Entry(
-            stem,
-            pictures[stem],
-            partial(read_polygons, polygons[stem]) if stem in polygons else partial(read_images, images[stem]),
-        )
-        for stem in stems
-    ]
+    entries, problems = paired(pictures, {**images, **polygons}, read)
     labels = box_labels(PLACES) | mask_labels("seg_default", VALUES.values())
     return ForeignSet(labels, entries, problems)
+
+
+def read(path: Path, hw: tuple[int, int]) -> Labels:
+    """Mask and boxes of one picture."""
+    return read_polygons(path, hw) if path.suffix == ".json" else read_images(path, hw)
 
 
 def read_polygons(path: Path, hw: tuple[int, int]) -> Labels:

@@ -35,7 +35,8 @@ def open_set(options: argparse.Namespace) -> ForeignSet:
         files = {number: options.images / str(entry["file_name"]) for number, entry in images.items()}
     except (OSError, UnicodeDecodeError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{path}: is not in COCO's format ({error!r})") from None
-    places = {number: place for number, name in names.items() if (place := read_places(options.map).get(name))}
+    mapping = read_places(options.map)
+    places = {number: place for number, name in names.items() if (place := mapping.get(name))}
     if not places:
         raise DataError(f"{path}: none of its categories ({', '.join(names.values())}) has a class; give --map")
     problems = [f"{path}: image_id {number} is not among the images" for number in annotations if number not in images]

@@ -5,7 +5,6 @@ not tell which, and neither do the converted masks.
 """
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from train.data.classes import NO_LINE
 from train.data.convert.labels import (
     ANY_LINE,
     NONE_OR_OTHER_MARKING,
-    Entry,
     ForeignSet,
     Labels,
     mask_labels,
@@ -42,8 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def open_set(options: argparse.Namespace) -> ForeignSet:
     """The pairs of pictures and masks."""
     pictures, masks = pictures_by_stem(options.images), pictures_by_stem(options.masks)
-    stems, problems = paired(pictures, masks)
-    entries = [Entry(stem, pictures[stem], partial(read, masks[stem])) for stem in stems]
+    entries, problems = paired(pictures, masks, read)
     return ForeignSet(mask_labels("seg_lane", COLORS.values()), entries, problems)
 
 

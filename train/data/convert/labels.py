@@ -8,16 +8,17 @@ background.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.image import PICTURE_SUFFIXES
 from train.data.classes import DETECTION_CLASSES
 from train.data.errors import DataError
 from train.data.samples import Row, TaskLabels
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 TOLERANCE = 1.0  # pixels that a box may lie outside its picture, for sets that count from 1
 
 # Values of masks that stand for several classes, the same in all converted sets; the first one is what metrics show.
@@ -113,7 +114,7 @@ def pictures_by_stem(folder: Path, suffix: str = "") -> dict[str, Path]:
         raise DataError(f"{folder}: no such folder")
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in PICTURES and path.stem.endswith(suffix):
+        if path.suffix.lower() in PICTURE_SUFFIXES and path.stem.endswith(suffix):
             stem = path.stem.removesuffix(suffix)
             if stem in found:
                 raise DataError(f"{path}: {found[stem]} has the same name, and would share its labels; rename one")
@@ -123,8 +124,13 @@ def pictures_by_stem(folder: Path, suffix: str = "") -> dict[str, Path]:
     return found
 
 
-def paired(pictures: Mapping[str, Path], labels: Mapping[str, Path]) -> tuple[list[str], list[str]]:
-    """Stems that both have, and a line for each that only one has."""
+def paired(
+    pictures: Mapping[str, Path], labels: Mapping[str, Path], read: Callable[[Path, tuple[int, int]], Labels]
+) -> tuple[list[Entry], list[str]]:
+    """An entry for each stem that both have, whose labels `read` makes of their file and the picture's (h, w); a line
+    for each that only one has.
+    """
     problems = [f"{pictures[stem]}: has no labels" for stem in sorted(pictures.keys() - labels.keys())]
     problems += [f"{labels[stem]}: its picture is not there" for stem in sorted(labels.keys() - pictures.keys())]
-    return sorted(pictures.keys() & labels.keys()), problems
+    stems = sorted(pictures.keys() & labels.keys())
+    return [Entry(stem, pictures[stem], partial(read, labels[stem])) for stem in stems], problems

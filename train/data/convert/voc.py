@@ -10,7 +10,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from train.data.convert.labels import (
-    Entry,
     ForeignSet,
     Labels,
     Place,
@@ -38,13 +37,12 @@ def open_set(options: argparse.Namespace) -> ForeignSet:
     if not options.annotations.is_dir():
         raise DataError(f"{options.annotations}: no such folder")
     files = {path.stem: path for path in sorted(options.annotations.glob("*.xml"))}
-    stems, problems = paired(pictures, files)
     places = {name: place for name, place in read_places(options.map).items() if place}
-    entries = [Entry(stem, pictures[stem], partial(read, files[stem], places)) for stem in stems]
+    entries, problems = paired(pictures, files, partial(read, places=places))
     return ForeignSet(box_labels(places.values()), entries, problems)
 
 
-def read(path: Path, places: Mapping[str, Place], hw: tuple[int, int]) -> Labels:
+def read(path: Path, hw: tuple[int, int], places: Mapping[str, Place]) -> Labels:
     """The boxes of one picture."""
     try:
         root = ElementTree.parse(path).getroot()
