@@ -10,15 +10,14 @@ learned nothing.
 
 import argparse
 import json
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from phases import REPOSITORY, Clock, command, train
 
 from configs import Config, load
 from configs.schema import IGNORE_LABEL
@@ -28,9 +27,7 @@ from train.data.dataset import open_source
 from train.engines import load_predictor
 from train.evaluate import evaluate
 from train.metrics import percent
-from train.run import Run
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIG = REPOSITORY / "configs/4pe_resize/embedded.py"
 REPORT, PICTURE = REPOSITORY / "docs/embedded.md", REPOSITORY / "docs/demo.jpg"
 UNSEEN = SceneSource(kind="scenes", seed=5_000_000, count=200)
@@ -44,30 +41,6 @@ SHOWN_WIDTH = 1800
 LIMIT = 60.0  # minutes of training
 FAR = 2.0  # a task has to be this many times as good as the trivial predictor,
 LEAST = 10.0  # and this many percent
-
-
-def train(run: Path) -> dict[str, float]:
-    """Steps 0 to 2, each continued where it stopped; returns the seconds that each has taken in all calls."""
-    clock = run / "seconds.json"
-    seconds: dict[str, float] = json.loads(clock.read_text()) if clock.is_file() else {}
-    run.mkdir(parents=True, exist_ok=True)
-    for step in range(3):
-        finished = Run(run).last(step).is_file()
-        began = time.monotonic()
-        try:
-            command("train.train", "--config", CONFIG, "--step", step, "--out", run, "--resume")
-        finally:
-            if not finished:  # a call that only finds the step done is no training
-                seconds[f"step {step}"] = seconds.get(f"step {step}", 0.0) + time.monotonic() - began
-                clock.write_text(json.dumps(seconds))
-    return seconds
-
-
-def command(module: str, *arguments: object) -> None:
-    """One of the project's own commands, as a user types it. SystemExit with its exit code if it fails."""
-    done = subprocess.run([sys.executable, "-m", module, *map(str, arguments)], cwd=REPOSITORY, check=False)
-    if done.returncode:
-        raise SystemExit(done.returncode)
 
 
 def on_unseen_scenes(config: Config) -> Config:
@@ -95,17 +68,15 @@ def headline(task: dict[str, Any]) -> float:
     return float(task["miou"] if "miou" in task else task["map50"])
 
 
-def report(config: Config, results: dict[str, Any], seconds: dict[str, float], baseline: dict[str, float]) -> str:
+def report(config: Config, results: dict[str, Any], clock: Clock, baseline: dict[str, float]) -> str:
     """docs/embedded.md."""
-    total = sum(seconds.values()) / 60
     lines = [
         "# Six tasks on embedded scenes, in an hour",
         "",
         "Written by `python benchmarks/embedded.py`: do not edit.",
         "",
-        f"Steps 0 to 2 took {total:.0f} minutes ("
-        + ", ".join(f"{name}: {value / 60:.1f}" for name, value in seconds.items())
-        + f") on {processor_name()}, {config.common.threads} threads. Step 0 is plain float training "
+        f"Steps 0 to 2 took {clock.minutes:.0f} minutes ({clock}) on {processor_name()}, {config.common.threads} "
+        "threads. Step 0 is plain float training "
         f"({config.env.float_precision} where autocast allows it), steps 1 and 2 are quantization training in float32. "
         f"Config: `configs/4pe_resize/embedded.py`, seed {config.env.seed}.",
         "",
@@ -145,13 +116,11 @@ def draw(run: Path) -> None:
     cv2.imwrite(str(PICTURE), both, [cv2.IMWRITE_JPEG_QUALITY, 85])
 
 
-def verdict(
-    config: Config, results: dict[str, Any], seconds: dict[str, float], baseline: dict[str, float]
-) -> list[str]:
+def verdict(config: Config, results: dict[str, Any], clock: Clock, baseline: dict[str, float]) -> list[str]:
     """What does not hold; empty where all is well."""
     problems = [] if results["step 2"] == results["step 3"] else ["step 3's metrics differ from step 2's"]
-    if sum(seconds.values()) > 60 * LIMIT:
-        problems.append(f"training took {sum(seconds.values()) / 60:.0f} minutes, over {LIMIT:.0f}")
+    if clock.minutes > LIMIT:
+        problems.append(f"training took {clock.minutes:.0f} minutes, over {LIMIT:.0f}")
     for task in config.tasks:
         value = headline(results["step 3"]["tasks"][task.name])
         if value < max(LEAST, FAR * baseline[task.name]):
@@ -168,7 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="F", help="write the metrics to this file, too")
     options = parser.parse_args(arguments)
     run: Path = options.out.resolve()
-    seconds = train(run)
+    clock = Clock(run)
+    train(CONFIG, run, clock)
     command("compile.build", "--config", CONFIG, "--out", run)
     command(
         "train.data.generate",
@@ -190,11 +160,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     baseline = trivial(config)
     if options.json:
         options.json.write_text(
-            json.dumps({"seconds": seconds, "trivial": baseline, "models": results}, indent=1) + "\n"
+            json.dumps({"seconds": clock.seconds, "trivial": baseline, "models": results}, indent=1) + "\n"
         )
-    text = report(config, results, seconds, baseline)
+    text = report(config, results, clock, baseline)
     print(text)
-    problems = verdict(config, results, seconds, baseline)
+    problems = verdict(config, results, clock, baseline)
     for problem in problems:
         print(f"problem: {problem}", file=sys.stderr)
     if problems:

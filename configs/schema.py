@@ -4,12 +4,13 @@ Sizes are (height, width) in pixels, colours RGB. The checks here and in `task.p
 make alone; `configs/__init__.py` adds the names of the files, `configs/checks.py` checks across entries.
 """
 
-from typing import Annotated, Any, Literal, Self
+from collections import Counter
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AliasChoices, Field, model_validator
 
 from .base import HW, Above0, AtLeast0, Fraction, Frozen, NotNegative, Positive
-from .task import DetectionTask, SegmentationTask, Task, TaskData
+from .task import DetectionTask, SegmentationTask, Source, Task
 
 PREFIXES = ("with-bn", "fusion-bn-c1", "fusion-bn-c2", "int-inference")
 """File name prefix of each step, by its index."""
@@ -54,6 +55,8 @@ class Env(Frozen):
     log_every: Positive = 10
     float_precision: Literal["float32", "bfloat16"] = "float32"
     """Of kFloatTraining only: fake-quantized training is always float32, or its sums would not be exact."""
+    shifts: Literal["observed", "learned"] = "observed"
+    """Of activations inside the network: those that moving averages find best, or thresholds trained by gradients."""
 
 
 class Augmentation(Frozen):
@@ -162,6 +165,14 @@ class ExportInputShape(Frozen):
     im_hw: tuple[Literal[1], Literal[2]] | None = None
 
 
+class DataGroup(NamedTuple):
+    """Sources, all of one share, that serve the same tasks."""
+
+    tasks: tuple[str, ...]
+    sources: tuple[Source, ...]
+    share: float
+
+
 class Config(Frozen):
     """A whole config: `multitask.py` with the `utils.py` and the task files that it names."""
 
@@ -193,12 +204,21 @@ class Config(Frozen):
         """The task of that name; KeyError if there is none."""
         return {task.name: task for task in self.tasks}[name]
 
-    def data_groups(self) -> tuple[tuple[TaskData, tuple[str, ...]], ...]:
-        """Tasks by equal data: those of one group can share a batch, and so one pass through the backbone."""
-        groups: dict[TaskData, list[str]] = {}
+    def data_groups(self, split: Literal["train", "val"]) -> tuple["DataGroup", ...]:
+        """The sources of a split by the tasks that they serve: pictures of one group have labels of the same tasks.
+
+        A source that several tasks name is one source; named twice by a task it comes up twice.
+        """
+        owners: dict[tuple[Source, int], list[str]] = {}
         for task in self.tasks:
-            groups.setdefault(task.data, []).append(task.name)
-        return tuple((data, tuple(names)) for data, names in groups.items())
+            counts: Counter[Source] = Counter()
+            for source in getattr(task.data, split):
+                owners.setdefault((source, counts[source]), []).append(task.name)
+                counts[source] += 1
+        groups: dict[tuple[tuple[str, ...], float], list[Source]] = {}
+        for (source, _), names in owners.items():
+            groups.setdefault((tuple(names), source.share), []).append(source)
+        return tuple(DataGroup(names, tuple(sources), share) for (names, share), sources in groups.items())
 
     def deployment(self) -> dict[str, Any]:
         """What the compiled model's description takes from the config; JSON-able."""

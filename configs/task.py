@@ -8,7 +8,13 @@ from pydantic import Field, model_validator
 from .base import HW, Above0, AtLeast0, Byte, Fraction, Frozen, Name, NotNegative, Number, Positive
 
 
-class SceneSource(Frozen):
+class _Source(Frozen):
+    """Where pictures come from. A batch holds batch_size · `share` of them, rounded, at least one."""
+
+    share: Above0 = 1.0
+
+
+class SceneSource(_Source):
     """Embedded scenes, drawn on the fly: picture i is scene `seed + i`, its size cycling through `sizes`."""
 
     kind: Literal["scenes"]
@@ -17,7 +23,7 @@ class SceneSource(Frozen):
     sizes: Annotated[tuple[HW, ...], Field(min_length=1)] = ((720, 1280), (940, 1824), (1080, 1920), (1080, 2280))
 
 
-class FolderSource(Frozen):
+class FolderSource(_Source):
     """A data set on disk in the project's format (COCO JSON boxes, PNG masks).
 
     A relative path starts at the folder of the config file.
@@ -31,7 +37,7 @@ Source = Annotated[SceneSource | FolderSource, Field(discriminator="kind")]
 
 
 class TaskData(Frozen):
-    """Where a task's pictures come from; several sources are put one after the other."""
+    """Where a task's pictures come from. Sources that serve the same tasks are put one after the other."""
 
     train: Annotated[tuple[Source, ...], Field(min_length=1)]
     val: Annotated[tuple[Source, ...], Field(min_length=1)]
@@ -40,7 +46,7 @@ class TaskData(Frozen):
         """The same with the relative paths of folders made absolute, starting at `folder`."""
 
         def absolute(source: Source) -> Source:
-            return source if source.kind == "scenes" else FolderSource(kind="folder", path=str(folder / source.path))
+            return source if source.kind == "scenes" else source.model_copy(update={"path": str(folder / source.path)})
 
         return TaskData(train=tuple(map(absolute, self.train)), val=tuple(map(absolute, self.val)))
 
@@ -184,7 +190,11 @@ class SegmentationTask(_Task):
     kind: Literal["segmentation"]
     head: PixelHead
     loss: PixelLoss
-    metric: Literal["miou"]
+    metric: Literal["miou", "lines"]
+    """`lines`: mIoU, and F1 and IoU of all classes but the first one, which is the background, taken as one."""
+    without: tuple[str, ...] = ()
+    """Classes that data sets know and this task does not: a pixel that may be of one of them, or of others, is of the
+    others."""
     post_processing: PixelPostProcessing = PixelPostProcessing()
 
     @model_validator(mode="after")

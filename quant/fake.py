@@ -6,6 +6,7 @@ activations are rounded half to even onto their grids, the bias lies on the accu
 straight through the rounding.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,11 +21,12 @@ from quant.arith import ACCUMULATOR_LIMIT, INPUT_SHIFT, INT8_MAX, INT8_MIN, WEIG
 from quant.batch_norm import WarmBatchNorm2d
 from quant.certificate import CertificateError
 from quant.fold import fold_batch_norm
-from quant.observer import ErrorObserver, Observer
-from quant.params import ACTIVATION_SHIFT_MIN, choose_weight_shift
+from quant.observer import EAGER, ErrorObserver, Observer
+from quant.params import ACTIVATION_SHIFT_MAX, ACTIVATION_SHIFT_MIN, choose_weight_shift
 
 SIGNED_MAX, RELU_MAX = -INT8_MIN, INT8_MAX
 Mode = Literal["kFloatTraining", "kTrainingWithBN", "kTrainingWithoutBN", "kIntInference"]
+INT8_BITS = 7  # beside the sign
 FIRST_SHIFT = 4  # of activations before the first observation
 
 
@@ -62,30 +64,61 @@ class Quantized(nn.Module):
         self.register_buffer("frozen", torch.zeros((), dtype=torch.bool))
 
 
-class _RoundToGrid(torch.autograd.Function):
+def round_to_grid(value: Tensor, shift: int, low: int, high: int) -> Tensor:
     """clamp(rint(x · 2^shift), low, high) · 2^-shift: torch's fake quantization at a third of its price.
 
-    A ReLU is low = 0. Adding and taking off 1.5 · 2^23 steps rounds half to even; that is float32 addition. The
-    gradient passes where the value lies inside the range, rounded to an end of it or not: small activations would never
-    grow otherwise. An intermediate result of training is overwritten in place.
+    A ReLU is low = 0. The gradient passes where the value lies inside the range, rounded to an end of it or not: small
+    activations would never grow otherwise. An intermediate result of training is overwritten in place.
+    """
+    step = 2.0**-shift
+    clamped = functional.hardtanh(value, low * step, high * step, inplace=not value.is_leaf)
+    rounded: Tensor = _Round.apply(clamped, step)
+    return rounded
+
+
+class _Round(torch.autograd.Function):
+    """To multiples of `step`, up to 2^22 of them, half to even: by adding 1.5 · 2^23 steps and taking them off again,
+    which is float32 addition. The gradient passes.
     """
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, shift: int, low: int, high: int) -> Tensor:
-        step = 2.0**-shift
-        ctx.save_for_backward((value > low * step) & (value < high * step))
-        if value.is_leaf:
-            result = value.clamp(low * step, high * step)
-        else:
-            ctx.mark_dirty(value)
-            result = value.clamp_(low * step, high * step)
+    def forward(ctx: Any, value: Tensor, step: float) -> Tensor:
         magic = 1.5 * 2**23 * step
-        return result.add_(magic).sub_(magic)
+        return (value + magic).sub_(magic)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        (inside,) = ctx.saved_tensors
-        return gradients[0] * inside, None, None, None
+        return gradients[0], None
+
+
+class _RoundToLearnedGrid(torch.autograd.Function):
+    """The same on the grid of shift = 7 - ceil(log2 of the threshold), with a gradient to that logarithm, which takes
+    the ceiling and the rounding for the identity: ln 2 times (rounded - value) inside the range, rounded outside it
+    (TQT, arXiv 1903.08066, equation 8). It is divided by the root of the number of values times 127, as LSQ does
+    (arXiv 1902.08153, 2.2): clipping the norm of all gradients would else be about the thresholds.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, log2_threshold: Tensor, shift: int, low: int, high: int) -> Tensor:
+        ctx.save_for_backward(value)
+        ctx.grid = shift, low, high
+        return _on_grid(value, shift, low, high)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (value,) = ctx.saved_tensors
+        shift, low, high = ctx.grid
+        step = 2.0**-shift
+        inside = (value > low * step) & (value < high * step)
+        rounded = _on_grid(value, shift, low, high)
+        slope = (gradients[0] * (rounded - value * inside)).sum() * (math.log(2) / math.sqrt(value.numel() * high))
+        return gradients[0] * inside, slope, None, None, None
+
+
+def _on_grid(value: Tensor, shift: int, low: int, high: int) -> Tensor:
+    """clamp(rint(x · 2^shift), low, high) · 2^-shift, a new tensor."""
+    step, magic = 2.0**-shift, 1.5 * 2**23 * 2.0**-shift
+    return value.clamp(low * step, high * step).add_(magic).sub_(magic)
 
 
 class ActivationQuantizer(Quantized):
@@ -101,6 +134,13 @@ class ActivationQuantizer(Quantized):
         self.observer = observer()
         self.least_shift = least_shift
         self.register_buffer("shift", torch.tensor(FIRST_SHIFT, dtype=torch.int64))
+        self.log2_threshold: nn.Parameter | None = None
+
+    def learn_threshold(self) -> None:
+        """From now on the shift is 7 - ceil(log2 of a threshold), a parameter, once the observer has found its first
+        value.
+        """
+        self.log2_threshold = nn.Parameter(torch.zeros(()))
 
     def forward(self, value: Tensor, *, relu: bool = False) -> QuantTensor:
         """(N, C, H, W) float32 of any grid; with `relu`, negative values become 0 first."""
@@ -114,15 +154,24 @@ class ActivationQuantizer(Quantized):
 
     def _current(self, values: Sequence[Tensor], *, relu: bool) -> int:
         if self.quantized and self.training and not self.frozen:
-            best = self.observer.observe(values, relu=relu)
-            if best is not None:
-                self.shift.fill_(max(best, self.least_shift))
+            if self.log2_threshold is not None and self.observer.count >= EAGER:
+                self._move_to(min(INT8_BITS - math.ceil(float(self.log2_threshold.detach())), ACTIVATION_SHIFT_MAX))
+            elif (best := self.observer.observe(values, relu=relu)) is not None:
+                self._move_to(best)
+                if self.log2_threshold is not None:  # to the middle of the shift's range
+                    self.log2_threshold.data.fill_(INT8_BITS - int(self.shift) - 0.5)
         return int(self.shift)
 
+    def _move_to(self, shift: int) -> None:
+        self.shift.fill_(max(shift, self.least_shift))
+
     def _round(self, value: Tensor, shift: int, *, relu: bool) -> Tensor:
+        low = 0 if relu else INT8_MIN
         if self.quantized and not self.snapped:
-            rounded: Tensor = _RoundToGrid.apply(value, shift, 0 if relu else INT8_MIN, INT8_MAX)
-            return rounded
+            if self.log2_threshold is not None:
+                learned: Tensor = _RoundToLearnedGrid.apply(value, self.log2_threshold, shift, low, INT8_MAX)
+                return learned
+            return round_to_grid(value, shift, low, INT8_MAX)
         value = value.relu() if relu else value
         if not self.quantized:
             return value

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,15 @@ from train.data.transforms import LEAST_KEPT, cut_boxes
 from train.engines import load_predictor
 from train.errors import TrainError
 from train.metrics import BoxMetric, PixelMetric
+from train.report import Worst, write_report
 from train.validation import validation_sets
 
 DESCRIPTION = """Metrics of a model on its validation data, in percent: COCO mAP (IoU 0.50:0.95, at most 100 boxes) and
 mAP at IoU 0.50 for detection tasks, mean IoU for segmentation tasks, each with its values per class. Boxes are compared
-in the original picture's pixels, masks over all of them; what the network was not shown of a picture does not count."""
+in the original picture's pixels, masks over all of them; what the network was not shown of a picture does not count.
+Precision-recall curves, confusion matrices and the pictures that went worst go to the folder --out."""
+
+COLUMNS = {"map": "mAP", "map50": "mAP50", "miou": "mIoU", "line_f1": "line F1", "line_iou": "line IoU"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,13 +43,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, metavar="DIR", help="a data set on disk (default: the config's val data)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of every data set")
     parser.add_argument("--json", type=Path, metavar="F", help="write the metrics to this file, too")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="of the pictures (default: evaluate-<model>, beside it)"
+    )
     options = parser.parse_args(arguments)
+    out = options.out or options.model.parent / f"evaluate-{options.model.stem}"
     try:
         config = load(options.config)
         predictor = load_predictor(options.model, config)
-        result = evaluate(predictor, config, data=options.data, limit=options.limit, progress=True)
+        worst = Worst(config)
+        metrics = measure(predictor, config, data=options.data, limit=options.limit, progress=True, worst=worst)
+        result = results_of(metrics)
         if options.json:
             write_json(options.json, result)
+        write_report(out, config, metrics, worst)
     except (TrainError, ConfigError, DataError, RuntimeRoomError, QuantError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -53,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130
     print_table(result, options.model)
+    print(f"curves, confusion matrices and the worst pictures: {out}")
     return 0
 
 
@@ -63,6 +75,24 @@ def evaluate(
 
     `data` is a folder in the project's format, to be used in place of the config's validation data.
     """
+    return results_of(measure(predictor, config, data=data, limit=limit, progress=progress))
+
+
+def results_of(metrics: Mapping[str, BoxMetric | PixelMetric]) -> dict[str, Any]:
+    """See `evaluate`."""
+    return {"tasks": {name: metric.result() for name, metric in metrics.items()}}
+
+
+def measure(
+    predictor: Predictor,
+    config: Config,
+    *,
+    data: Path | None,
+    limit: int | None,
+    progress: bool,
+    worst: Worst | None = None,
+) -> dict[str, BoxMetric | PixelMetric]:
+    """The metric of every task after all pictures, of which `worst` keeps some."""
     metrics = {task.name: _metric(task) for task in config.tasks}
     for names, pictures in validation_sets(config, data=data, limit=limit):
         shown: Iterable[Sample] = pictures
@@ -73,12 +103,16 @@ def evaluate(
             window = Placement.of(prediction.picture_hw, predictor.geometry).window
             for name in names:
                 _add(metrics[name], name, labelled, prediction, window, pictures.either.get(name))
-    return {"tasks": {name: metric.result() for name, metric in metrics.items()}}
+            if worst is not None:
+                worst.add(labelled, prediction, names, pictures.either)
+    return metrics
 
 
 def _metric(task: Any) -> BoxMetric | PixelMetric:
     classes = [entry.name for entry in task.classes]
-    return BoxMetric(classes) if task.kind == "detection" else PixelMetric(classes, IGNORE_LABEL)
+    if task.kind == "detection":
+        return BoxMetric(classes)
+    return PixelMetric(classes, IGNORE_LABEL, lines=task.metric == "lines")
 
 
 def _add(
@@ -111,7 +145,7 @@ def _arrays(found: Sequence[Any]) -> tuple[Any, Any, Any]:
 def print_table(result: dict[str, Any], model: Path) -> None:
     """The metrics for people, task by task and class by class."""
     table = Table(title=f"{model} (percent)")
-    for column in ("task", "class", "mAP", "mAP50", "mIoU"):
+    for column in ("task", "class", *COLUMNS.values()):
         table.add_column(column, justify="left" if column in ("task", "class") else "right")
     for name, task in result["tasks"].items():
         table.add_row(name, "all", *_cells(task), style="bold")
@@ -122,7 +156,7 @@ def print_table(result: dict[str, Any], model: Path) -> None:
 
 
 def _cells(values: dict[str, Any]) -> list[str]:
-    return ["" if values.get(key) is None else f"{values[key]:.2f}" for key in ("map", "map50", "miou")]
+    return ["" if values.get(key) is None else f"{values[key]:.2f}" for key in COLUMNS]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""Batches for every group of tasks with equal data, loaded in the background, in the order that `train.order` fixes."""
+"""Batches of every group of sources, loaded in the background, in the order that `train.order` fixes."""
 
+import math
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from lightning_fabric import Fabric
 from torch.utils.data import DataLoader, Dataset
 
 from configs.schema import Config
-from train.data.dataset import Batch, TaskDataset, collate
+from train.data.dataset import Batch, TaskDataset, collate, joined
 from train.data.errors import DataError
 from train.data.samples import Either
 from train.loop import Batches
@@ -21,27 +22,32 @@ PREFETCH = 2
 
 
 class Feed:
-    """The training pictures of a step, or with `pipeline_test` the first validation pictures.
-
-    `pictures` is the size of the largest data set: what an epoch goes over.
-    """
+    """The training pictures of a step, or with `pipeline_test` the first validation pictures."""
 
     def __init__(self, config: Config, step: int, *, pipeline_test: bool, seed: int, fabric: Fabric) -> None:
         self._config = config
         self._fabric = fabric
         self._seed = (seed, step)
-        split = "val" if pipeline_test else "train"
-        self._datasets = [TaskDataset(config, names, split=split) for _, names in config.data_groups()]
+        groups = config.data_groups("val" if pipeline_test else "train")
+        self._shares = [group.share for group in groups]
+        self._datasets = [TaskDataset(config, group) for group in groups]
+        joined(self._datasets)
         limit = config.pipeline_test.pictures if pipeline_test else None
         self._counts = [min(len(dataset), limit or len(dataset)) for dataset in self._datasets]
-        self.pictures = max(self._counts)
+
+    def iterations_per_epoch(self, batch_size: int) -> int:
+        """Iterations in which the group that takes longest is gone through once."""
+        sizes = self._sizes(batch_size)
+        world = self._fabric.world_size
+        return max(math.ceil(count / (size * world)) for count, size in zip(self._counts, sizes, strict=True))
 
     def batches(self, batch_size: int) -> Batches:
-        """Function of (first, last + 1) iteration: per iteration one batch of `batch_size` for every group of tasks."""
+        """Function of (first, last + 1) iteration: per iteration a batch of every group, its share of `batch_size`."""
 
         def iterate(start: int, stop: int) -> Iterator[list[Batch]]:
             loaders = [
-                self._loader(index, dataset, batch_size, start, stop) for index, dataset in enumerate(self._datasets)
+                self._loader(index, dataset, size, start, stop)
+                for index, (dataset, size) in enumerate(zip(self._datasets, self._sizes(batch_size), strict=True))
             ]
             with _one_opencv_thread():
                 iterators = [iter(loader) for loader in loaders]
@@ -52,6 +58,9 @@ class Feed:
                 yield self._fabric.to_device(list(batches))
 
         return iterate
+
+    def _sizes(self, batch_size: int) -> list[int]:
+        return [max(1, round(share * batch_size)) for share in self._shares]
 
     def _loader(self, index: int, dataset: TaskDataset, batch_size: int, start: int, stop: int) -> DataLoader[Any]:
         order = SampleOrder(
@@ -116,5 +125,6 @@ def _one_opencv_thread() -> Iterator[None]:
 
 
 def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches all processes of the terminal: the main one decides."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ctrl-C, and often a request to end, reaches all processes of the group: the main one decides."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -23,6 +23,7 @@ from train.run import Run
 from train.schedule import Plan
 
 EPSILON = 1e-6  # of AdamW: a gradient that is rounding error alone must not move a weight as far as any other
+THRESHOLD_RATE = 20.0  # of log2 thresholds: TQT trains them at 1e-2 (arXiv 1903.08066, 5.2), weights at less
 SAVE_SECONDS = 300.0  # at most this much work is lost to a kill
 Batches = Callable[[int, int], Iterator[Any]]
 
@@ -60,7 +61,9 @@ class StepTrainer:
 
     def train(self, start: Checkpoint | None) -> None:
         """Runs the step from its beginning or from `start` to its last checkpoint. Interrupted on Ctrl-C."""
-        optimizer = torch.optim.AdamW(_parameter_groups(self.module, self.plan.settings.weight_decay), eps=EPSILON)
+        optimizer = torch.optim.AdamW(
+            _parameter_groups(self.module, self.plan.settings.weight_decay), eps=EPSILON, fused=True
+        )
         self.wrapped, self.optimizer = self.fabric.setup(self.module, optimizer)
         self.wrapped.train()
         if start is not None:
@@ -83,7 +86,7 @@ class StepTrainer:
             self._freeze()
         rate = self.plan.learning_rate(self.done)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate_factor"]
         losses = self.wrapped(batches)
         total = torch.stack(list(losses.values())).sum()
         means = processes.mean(torch.stack([*losses.values(), total]))  # the same numbers in every process
@@ -180,13 +183,20 @@ class StepTrainer:
 
 
 def _parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights of convolutions decay; biases and batch norms do not."""
+    """Weights of convolutions decay; biases and batch norms do not, nor do learned thresholds, which move faster."""
     decayed: list[torch.nn.Parameter] = []
+    thresholds: list[torch.nn.Parameter] = []
     rest: list[torch.nn.Parameter] = []
-    for _, parameter in module.named_parameters():
+    for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            (decayed if parameter.ndim > 1 else rest).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+            kind = thresholds if name.endswith("log2_threshold") else decayed if parameter.ndim > 1 else rest
+            kind.append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": weight_decay, "rate_factor": 1.0},
+        {"params": rest, "weight_decay": 0.0, "rate_factor": 1.0},
+        {"params": thresholds, "weight_decay": 0.0, "rate_factor": THRESHOLD_RATE},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 @contextmanager

@@ -51,6 +51,11 @@ class BoxMetric:
         for box, index, value in zip(found, found_class, score, strict=True):
             self._found.append({**_entry(image, int(index), box), "score": float(value)})
 
+    def curves(self) -> dict[str, Array]:
+        """Precision (101,) in percent at recalls of 0, 1, ... 100 percent, at IoU 0.50, by the class."""
+        precision = self._precision()[IOU_50]
+        return {name: 100 * precision[:, index] for index, name in enumerate(self._classes) if precision[0, index] > -1}
+
     def result(self) -> dict[str, Any]:
         """{"map", "map50", "per_class": {name: {"map", "map50"}}}; None where nothing is labelled."""
         precision = self._precision()
@@ -93,12 +98,16 @@ class BoxMetric:
 
 
 class PixelMetric:
-    """Intersection over union per class and its mean, over all pixels of all pictures of one task."""
+    """Intersection over union per class and its mean, over all pixels of all pictures of one task.
 
-    def __init__(self, classes: Sequence[str], ignore_label: int) -> None:
+    With `lines` also F1 and IoU of all classes but the first, the background, taken as one.
+    """
+
+    def __init__(self, classes: Sequence[str], ignore_label: int, *, lines: bool = False) -> None:
         self._classes = tuple(classes)
         self._ignore = ignore_label
-        self._counts = np.zeros((len(classes), len(classes)), np.int64)  # [true class, found class]
+        self._lines = lines
+        self.counts = np.zeros((len(classes), len(classes)), np.int64)  # pixels by [true class, found class]
 
     def add(self, truth: Array, found: Array, either: Either | None = None) -> None:
         """One picture: two class maps (h, w) of equal size. Pixels that one of them marks as none of the classes
@@ -114,16 +123,27 @@ class PixelMetric:
             truth = np.where(here, classes[0], truth)
         counted = (truth != self._ignore) & (found < size)
         pairs = truth[counted].astype(np.int64) * size + found[counted]
-        self._counts += np.bincount(pairs, minlength=size * size).reshape(size, size)
+        self.counts += np.bincount(pairs, minlength=size * size).reshape(size, size)
 
     def result(self) -> dict[str, Any]:
-        """{"miou", "per_class": {name: {"miou"}}}; None for a class without a labelled pixel."""
-        right = self._counts.diagonal()
-        labelled = self._counts.sum(axis=1)
-        union = labelled + self._counts.sum(axis=0) - right
+        """{"miou", "per_class": {name: {"miou"}}}, with lines also "line_f1" and "line_iou"; None for what no pixel is
+        labelled as.
+        """
+        right = self.counts.diagonal()
+        labelled = self.counts.sum(axis=1)
+        union = labelled + self.counts.sum(axis=0) - right
         values = [percent(right[i] / union[i]) if labelled[i] else None for i in range(len(self._classes))]
         per_class = {name: {"miou": value} for name, value in zip(self._classes, values, strict=True)}
-        return {"miou": _mean(values), "per_class": per_class}
+        result = {"miou": _mean(values), "per_class": per_class}
+        return result | self._of_lines() if self._lines else result
+
+    def _of_lines(self) -> dict[str, float | None]:
+        """F1 = 2 TP / (2 TP + FP + FN) and IoU = TP / (TP + FP + FN) over pixels."""
+        right, labelled = int(self.counts[1:, 1:].sum()), int(self.counts[1:].sum())
+        wrong = int(self.counts[0, 1:].sum()) + int(self.counts[1:, 0].sum())
+        if not labelled:
+            return {"line_f1": None, "line_iou": None}
+        return {"line_f1": percent(2 * right / (2 * right + wrong)), "line_iou": percent(right / (right + wrong))}
 
 
 def percent(fraction: float) -> float:

@@ -4,7 +4,7 @@ import csv
 import io
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -22,11 +22,11 @@ class Reporter:
     """Progress of one step on the console; losses as they come in.
 
     On a terminal a bar with losses and remaining time, else a line every `log_every` iterations. After the first
-    iterations it says how long this step, and (`later_pictures` more pictures) the steps after it, will take.
+    iterations it says how long this step, and those after it by their plans `later`, will take.
     """
 
     def __init__(
-        self, plan: Plan, start: int, *, log_every: int, later_pictures: int, folder: Path, quiet: bool
+        self, plan: Plan, start: int, *, log_every: int, later: Sequence[Plan], folder: Path, quiet: bool
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
@@ -34,7 +34,7 @@ class Reporter:
         self._plan = plan
         self._start = start
         self._log_every = log_every
-        self._later_pictures = later_pictures
+        self._later_pictures = sum(entry.iterations * entry.batch_size for entry in later)
         self._began = self._spoken = time.monotonic()
         self._measure_began = self._began
         self._progress = Progress(

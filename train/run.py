@@ -41,6 +41,10 @@ class Run:
         """ONNX of the trained step."""
         return self.folder / f"{PREFIXES[step]}-export-last.onnx"
 
+    def mosaic(self, step: int) -> Path:
+        """Validation pictures with labels beside the trained step's predictions."""
+        return self.folder / f"{PREFIXES[step]}-validation.jpg"
+
     def resumable(self, step: int) -> Iterator[Path]:
         """The checkpoints that the step can continue from."""
         for path in sorted(self.folder.glob(f"{PREFIXES[step]}-*.params")):
@@ -68,8 +72,9 @@ class Run:
                 path.unlink()
 
 
-def identity(config: Config, *, pipeline_test: bool, seed: int) -> dict[str, Any]:
-    """What a step's checkpoints must share to be continued: the config's content, the seed, whether it is a test.
+def identity(config: Config, *, pipeline_test: bool, seed: int, init: Path | None = None) -> dict[str, Any]:
+    """What a step's checkpoints must share to be continued: the config's content, the seed, whether it is a test, the
+    content of the file `init` whose weights it began with.
 
     Of the content not what decides on speed and output only, so that a run short of memory can go on with less.
     """
@@ -80,7 +85,8 @@ def identity(config: Config, *, pipeline_test: bool, seed: int) -> dict[str, Any
     for task in content["tasks"]:
         del task["post_processing"]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return {"config": digest, "pipeline_test": pipeline_test, "seed": seed}
+    begun_with = None if init is None else hashlib.sha256(init.read_bytes()).hexdigest()
+    return {"config": digest, "pipeline_test": pipeline_test, "seed": seed, "init": begun_with}
 
 
 def enter(run: Run, step: int, mine: dict[str, Any], *, resume: bool) -> tuple[State, Checkpoint | None]:
@@ -99,8 +105,9 @@ def enter(run: Run, step: int, mine: dict[str, Any], *, resume: bool) -> tuple[S
             f"{run.folder}: step {step} is {state} here; continue with --resume, give another folder with --out, "
             f"or delete {', '.join(f'{prefix}-*' for prefix in PREFIXES[step:3])}"
         )
-    for key, what in (("pipeline_test", "--pipeline-test"), ("seed", "--seed"), ("config", "config")):
-        if theirs[key] != mine[key]:
+    compared = {"pipeline_test": "--pipeline-test", "seed": "--seed", "config": "config", "init": "--init"}
+    for key, what in compared.items():
+        if theirs.get(key) != mine[key]:
             raise TrainError(
                 f"{run.folder}: step {step} was begun with another {what}; --resume needs the same one "
                 "(or start the step again without --resume in another folder, --out)"

@@ -1,6 +1,7 @@
 """What a training step will do, in iterations: fixed at its start, so that a resumed run follows the same plan."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from configs.schema import PREFIXES, Config, TrainingStep
@@ -46,17 +47,11 @@ class Plan:
         return self.settings.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def make_plan(config: Config, step: int, *, pipeline_test: bool, pictures: int, world: int = 1) -> Plan:
-    """The plan of `step` over `pictures` training pictures (of the largest data group), on `world` processes."""
+def make_plan(config: Config, step: int, *, pipeline_test: bool, iterations_per_epoch: Callable[[int], int]) -> Plan:
+    """The plan of `step`; the function gives the iterations of an epoch for a batch size."""
     settings = config.solver[step]
     assert isinstance(settings, TrainingStep), "step 3 is not trained"
     if pipeline_test:
         test = config.pipeline_test
         return Plan(step, settings, test.epochs, test.iterations_per_epoch, test.batch_size)
-    iterations = math.ceil(pictures / (settings.batch_size * world))
-    return Plan(step, settings, settings.epochs, iterations, settings.batch_size)
-
-
-def epochs_after(config: Config, step: int) -> int:
-    """Epochs that the training steps after `step` will take."""
-    return sum(entry.epochs for entry in config.solver[step + 1 :] if isinstance(entry, TrainingStep))
+    return Plan(step, settings, settings.epochs, iterations_per_epoch(settings.batch_size), settings.batch_size)

@@ -9,19 +9,26 @@ from configs.schema import Config
 from quant.fake import use_exact_convolutions
 from runtime.files import write_atomically
 from train.checkpoint import Checkpoint, load_checkpoint
+from train.circumstances import note_circumstances
 from train.devices import make_fabric
+from train.engines import load_predictor
 from train.export import export_onnx
 from train.feed import Feed
+from train.gallery import write_validation_mosaic
 from train.loop import StepTrainer
+from train.plots import plot_results
 from train.progress import Reporter
 from train.run import Run, enter, identity, previous_checkpoint
-from train.schedule import epochs_after, make_plan
+from train.schedule import Plan, make_plan
 from train.steps import Prepared, prepare
+from train.transfer import take_weights
 
 
 @dataclass(frozen=True)
 class Request:
-    """Train `step` of `config` in `folder`. `seed` decides on weights, order and augmentation."""
+    """Train `step` of `config` in `folder`. `seed` decides on weights, order and augmentation; step 0 may begin with
+    the weights of the checkpoint `init`.
+    """
 
     config: Config
     step: int
@@ -30,6 +37,7 @@ class Request:
     ctx: str
     resume: bool
     seed: int
+    init: Path | None = None
     quiet: bool = False
 
 
@@ -42,7 +50,7 @@ def train_step(request: Request) -> None:
     bfloat16 = settings.mode == "kFloatTraining" and config.env.float_precision == "bfloat16"
     fabric = make_fabric(request.ctx, bfloat16=bfloat16)
     fabric.launch()
-    mine = identity(config, pipeline_test=request.pipeline_test, seed=request.seed)
+    mine = identity(config, pipeline_test=request.pipeline_test, seed=request.seed, init=request.init)
     state, start = enter(run, step, mine, resume=request.resume)
     fabric.barrier()  # every process has looked at the folder before the first one changes it
     if state == "finished":
@@ -53,22 +61,31 @@ def train_step(request: Request) -> None:
     before = previous_checkpoint(run, step, pipeline_test=request.pipeline_test)
     torch.manual_seed(_mix(request.seed, step))
     prepared = prepare(config, step, start=start, before=before)
+    begun_with = take_weights(prepared.network.network, request.init) if request.init and start is None else None
     feed = Feed(config, step, pipeline_test=request.pipeline_test, seed=request.seed, fabric=fabric)
-    plan = make_plan(config, step, pipeline_test=request.pipeline_test, pictures=feed.pictures, world=fabric.world_size)
+
+    def plan_of(number: int) -> Plan:
+        per_epoch = feed.iterations_per_epoch
+        return make_plan(config, number, pipeline_test=request.pipeline_test, iterations_per_epoch=per_epoch)
+
+    plan = plan_of(step)
     if fabric.is_global_zero:
         run.sweep(step)
         if state == "fresh":
             run.clear(step)
             write_atomically(run.folder / "config.json", (config.resolved() + "\n").encode())
+        note_circumstances(run.folder / "run.json", step, seed=request.seed, ctx=request.ctx)
     reporter = Reporter(
         plan,
         0 if start is None else int(start.progress["iteration"]),
         log_every=config.env.log_every,
-        later_pictures=0 if request.pipeline_test else feed.pictures * epochs_after(config, step),
+        later=[plan_of(number) for number in range(step + 1, 3)],
         folder=run.folder,
         quiet=request.quiet or not fabric.is_global_zero,
     )
     reporter.say(_headline(prepared, plan.iterations, run, start))
+    if begun_with:
+        reporter.say(begun_with)
     facts = {
         "identity": mine,
         "step": step,
@@ -81,6 +98,7 @@ def train_step(request: Request) -> None:
         StepTrainer(fabric, prepared.network, batches, plan, run, facts, reporter).train(start)
         if fabric.is_global_zero:
             reporter.say(export_step(config, run, step))
+            reporter.say(draw_step(config, run, step))
     finally:
         reporter.close()
     fabric.barrier()
@@ -93,6 +111,14 @@ def export_step(config: Config, run: Run, step: int) -> str:
     path = run.export(step)
     exact = export_onnx(model, config.input_hw, config.output_names, path)
     return f"wrote {path}" + (": torch and ONNX Runtime return the same bits" if exact else "")
+
+
+def draw_step(config: Config, run: Run, step: int) -> str:
+    """Learning curves so far, and what the exported model finds in validation pictures; returns a line for the user."""
+    curves, mosaic = run.folder / "results.png", run.mosaic(step)
+    plot_results(run.folder / "results.csv", curves)
+    write_validation_mosaic(load_predictor(run.export(step), config), config, mosaic)
+    return f"wrote {curves} and {mosaic}"
 
 
 def _headline(prepared: Prepared, iterations: int, run: Run, start: Checkpoint | None) -> str:

@@ -5,6 +5,8 @@ step 1  fusion-bn-c1   kTrainingWithoutBN                     the shared ones ab
 step 2  fusion-bn-c2   kTrainingWithoutBN                     all absorbed
 """
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +16,9 @@ from torch import Tensor, nn
 from configs.fusion import absorbing_steps
 from configs.schema import PREFIXES, Config
 from quant.fake import ActivationQuantizer, QuantConv2d, Quantized
+from quant.observer import ErrorObserver
 from train.checkpoint import Checkpoint
-from train.data.dataset import Batch
+from train.data.dataset import Batch, BoxTargets, MaskTargets
 from train.errors import CheckpointError
 from train.losses import build_losses
 from train.models.multitask import MultiTaskNetwork
@@ -70,15 +73,17 @@ class Training(nn.Module):
         self.losses = build_losses(config)
 
     def forward(self, batches: list[Batch]) -> dict[str, Tensor]:
-        """Loss per task; each batch goes through the shared part once for all tasks it has labels for."""
-        losses = {}
-        for batch in batches:
-            image = batch.images().contiguous(memory_format=torch.channels_last)
-            outputs = self.network(image, batch.tasks)
+        """Loss per task. The pictures of all batches, one for every group of sources, go through the shared part
+        together, then those that are labelled for a task through its head.
+        """
+        image = torch.cat([batch.images() for batch in batches]).contiguous(memory_format=torch.channels_last)
+        starts = list(itertools.accumulate((len(batch.pictures) for batch in batches), initial=0))
+        labelled: dict[str, list[int]] = {name: [] for name in self.losses}
+        for batch, start in zip(batches, starts, strict=False):
             for name in batch.tasks:
-                target = batch.boxes[name] if name in batch.boxes else batch.masks[name]
-                losses[name] = self.losses[name](outputs, target)
-        return losses
+                labelled[name] += range(start, start + len(batch.pictures))
+        outputs = self.network(image, labelled)
+        return {name: loss(outputs, targets_of(name, batches)) for name, loss in self.losses.items()}
 
     def freeze(self) -> None:
         """Fixes shifts and batch statistics; from then on the forward pass computes the graph that is exported."""
@@ -92,6 +97,16 @@ class Training(nn.Module):
     def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
         """Inverse of `state_dict`."""
         return self.network.load_state_dict(state_dict, *args, **kwargs)
+
+
+def targets_of(task: str, batches: Sequence[Batch]) -> list[BoxTargets] | MaskTargets:
+    """The labels of a task in the batches that have some, in their order."""
+    boxes = [target for batch in batches for target in batch.boxes.get(task, ())]
+    masks = [batch.masks[task] for batch in batches if task in batch.masks]
+    if not masks:
+        return boxes
+    either = {value: classes for entry in masks for value, classes in entry.either.items()}
+    return MaskTargets(torch.cat([entry.labels for entry in masks]), either)
 
 
 class Export(nn.Module):
@@ -118,6 +133,9 @@ def prepare(config: Config, step: int, *, start: Checkpoint | None, before: Chec
     ConfigError if `fusion_bn_patterns` does not fit, CheckpointError if a checkpoint does not fit the config.
     """
     network = MultiTaskNetwork(config)
+    mode = config.solver[step].mode
+    if config.env.shifts == "learned":
+        learn_thresholds(network, training=mode != "kFloatTraining")
     names = list(batch_norms(network))
     absorbed_in = absorbing_steps(config.fusion_bn_patterns, names, file=config.file)
     source = start or before
@@ -127,7 +145,6 @@ def prepare(config: Config, step: int, *, start: Checkpoint | None, before: Chec
     if start is None:
         unfreeze(network)
         absorb(network, [name for name in batch_norms(network) if absorbed_in[name] <= step])
-    mode = config.solver[step].mode
     for module in quantized(network):
         module.quantized = mode != "kFloatTraining"
     left = batch_norms(network)
@@ -165,6 +182,18 @@ def load_state(network: nn.Module, checkpoint: Checkpoint) -> None:
                 "network: give the config that the run was trained with"
             )
     network.load_state_dict(checkpoint.model)
+
+
+def learn_thresholds(network: nn.Module, *, training: bool) -> None:
+    """Thresholds as parameters for all activations inside the network; in float training they rest.
+
+    The heads' outputs keep their observers: a score that saturates is a detection that cannot be ranked.
+    """
+    for module in network.modules():
+        if isinstance(module, ActivationQuantizer) and isinstance(module.observer, ErrorObserver):
+            module.learn_threshold()
+            assert module.log2_threshold is not None
+            module.log2_threshold.requires_grad_(training)
 
 
 def quantized(network: nn.Module) -> list[Quantized]:

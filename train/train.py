@@ -30,8 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--ctx", metavar="CTX", help="cpu (cpu,cpu: two processes), or GPUs, 0,1 (default: the config's default_ctx)"
     )
     parser.add_argument("--resume", action="store_true", help="continue from the step's newest checkpoint")
+    parser.add_argument(
+        "--init", type=Path, metavar="PARAMS", help="step 0 begins with the weights of this checkpoint of a step 0"
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="of everything random (default: the config's env.seed)")
     options = parser.parse_args(arguments)
+    if options.init is not None and (options.step or not options.init.is_file()):
+        parser.error(f"--init {options.init}: " + ("is for step 0" if options.step else "no such checkpoint"))
     try:
         config = load(options.config)
         request = Request(
@@ -42,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ctx=options.ctx or config.common.default_ctx,
             resume=options.resume,
             seed=config.env.seed if options.seed is None else options.seed,
+            init=options.init,
         )
         train_step(request)
     except (TrainError, ConfigError, DataError, QuantError) as error:

@@ -8,4 +8,4 @@ classes = labels.LANE
 data = datasets.SCENES
 head = {"kind": "pixels", "stride": 4, "channels": network.PIXEL_CHANNELS}
 loss = {"kind": "cross_entropy", "class_weights": (0.4, 2.0, 2.0, 2.0)}
-metric = "miou"
+metric = "lines"

@@ -1,6 +1,20 @@
 """Anchors, and what all detection branches share."""
 
+from typing import Any
+
+from . import network
+
 STRIDES = (8, 16, 32, 64)
+
+
+def head(size: float, ratios: tuple[float, ...], octaves: tuple[float, ...] = (1.0,)) -> dict[str, Any]:
+    """A branch with these anchors on the maps at all strides."""
+    return {
+        "kind": "anchors",
+        "strides": STRIDES,
+        "channels": network.BOX_CHANNELS,
+        "anchors": anchors(size, ratios, octaves),
+    }
 
 
 def anchors(

@@ -72,16 +72,28 @@ def test_deployment_is_json_with_four_anchored_maps_per_detection(repository: Pa
     assert config.output_names[8:10] == ("det_person.score_s8", "det_person.delta_s8")
 
 
-def test_tasks_of_equal_data_share_batches(repository: Path, folder: Path) -> None:
-    assert len(load(repository / RESIZE).data_groups()) == 1
+def test_tasks_share_the_pictures_that_they_both_name(repository: Path, folder: Path) -> None:
+    assert len(load(repository / RESIZE).data_groups("train")) == 1
     edit(
         folder / "seg_lane.py",
         "datasets.SCENES",
-        '{"train": [{"kind": "folder", "path": "a"}], "val": datasets.SCENES["val"]}',
+        """{"train": [*datasets.SCENES["train"], {"kind": "folder", "path": "a", "share": 0.25}],
+         "val": datasets.SCENES["val"]}""",
     )
-    groups = load(folder / "multitask.py").data_groups()
-    assert [len(names) for _, names in groups] == [5, 1]
-    assert groups[1][0].train[0].path == str(folder / "a")  # type: ignore[union-attr]
+    config = load(folder / "multitask.py")
+    assert [(len(group.tasks), group.share) for group in config.data_groups("train")] == [(6, 1.0), (1, 0.25)]
+    assert config.data_groups("train")[1].sources[0].path == str(folder / "a")  # type: ignore[union-attr]
+    assert [len(group.tasks) for group in config.data_groups("val")] == [6]
+
+
+def test_a_source_named_twice_comes_up_twice(folder: Path) -> None:
+    edit(
+        folder / "seg_lane.py",
+        "datasets.SCENES",
+        '{split: 2 * list(datasets.SCENES[split]) for split in ("train", "val")}',
+    )
+    groups = load(folder / "multitask.py").data_groups("train")
+    assert [(len(group.tasks), len(group.sources)) for group in groups] == [(6, 1), (1, 1)]
 
 
 def test_one_task_alone_is_one_line(folder: Path) -> None:
@@ -167,11 +179,16 @@ ERRORS = [
     ("det_person.py", "datasets.SCENES", '{"train": [], "val": []}', r"det_person\.py: data\.train: empty"),
     ("det_person.py", 'kind = "detection"', 'kind = "detecting"', r"det_person\.py: kind: 'detecting' is no kind"),
     ("det_person.py", 'name = "det_person"', 'name = "det_rear"', r"det_rear\.py: name: 'det_rear' is already"),
-    ("det_person.py", "boxes.STRIDES", "(8, 16, 32)", r"det_person\.py: head: .*give one per stride"),
     (
         "det_person.py",
-        "boxes.STRIDES",
-        "(8, 16, 32, 256)",
+        "loss =",
+        'head = {**head, "strides": (8, 16, 32)}\nloss =',
+        r"det_person\.py: head: .*give one per stride",
+    ),
+    (
+        "det_person.py",
+        "loss =",
+        'head = {**head, "strides": (8, 16, 32, 256)}\nloss =',
         r"det_person\.py: head\.strides: the network has no map at stride 256",
     ),
     ("seg_lane.py", '"stride": 4', '"stride": 2', r"seg_lane\.py: head\.stride: the network has no map at stride 2"),
@@ -215,3 +232,18 @@ def test_errors_name_file_and_key(folder: Path, name: str, old: str, new: str, m
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.py: no such config file"):
         load("nowhere.py")
+
+
+def test_the_float_run_of_camvid_is_as_long_as_its_quantized_steps(repository: Path) -> None:
+    quantized, further = (load(repository / f"configs/camvid/{name}.py") for name in ("multitask", "float"))
+    steps = [entry for entry in quantized.solver[1:3] if entry.mode != "kIntInference"]
+    first = further.solver[0]
+    assert first.mode == "kFloatTraining"
+    assert first.epochs == sum(entry.epochs for entry in steps)
+    assert {first.batch_size} == {entry.batch_size for entry in steps}
+    assert further.tasks == quantized.tasks
+    assert [(len(group.tasks), group.share) for group in quantized.data_groups("train")] == [
+        (4, 0.75),
+        (5, 0.25),
+        (1, 0.125),
+    ]

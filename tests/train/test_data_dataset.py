@@ -33,13 +33,18 @@ def with_data(config: Config, *sources: SceneSource | FolderSource, **common: An
     return config.model_copy(update={"tasks": tasks, "common": config.common.model_copy(update=small)})
 
 
+def dataset_of(config: Config, *tasks: str) -> TaskDataset:
+    (group,) = config.data_groups("train")
+    return TaskDataset(config, group._replace(tasks=tasks))
+
+
 def names(config: Config) -> tuple[str, ...]:
     return tuple(task.name for task in config.tasks)
 
 
 def test_a_batch_serves_all_tasks(shipped: Config) -> None:
     config = with_data(shipped, SCENES)
-    dataset = TaskDataset(config, names(config), split="train")
+    dataset = dataset_of(config, *names(config))
     batch = collate([dataset[0, 7], dataset[1, 8]])
     assert set(batch.tasks) == set(names(config))
     assert batch.pictures.shape == (2, 3, 192, 256)
@@ -62,14 +67,14 @@ def test_a_loop_over_scenes_ends() -> None:
 
 
 def test_only_the_labels_of_the_group_are_kept(shipped: Config) -> None:
-    dataset = TaskDataset(with_data(shipped, SCENES), ("seg_lane",), split="val")
+    dataset = dataset_of(with_data(shipped, SCENES), "seg_lane")
     sample = dataset[2, 0]
     assert set(sample.masks) == {"seg_lane"}
     assert not sample.boxes
 
 
 def test_without_resizing_the_crop_is_taken_from_the_full_picture(shipped: Config) -> None:
-    dataset = TaskDataset(with_data(shipped, SCENES, resize_hw=None, crop_hw=(224, 300)), ("seg_lane",), split="train")
+    dataset = dataset_of(with_data(shipped, SCENES, resize_hw=None, crop_hw=(224, 300)), "seg_lane")
     assert dataset[0, 1].picture.shape == (224, 300, 3)
 
 
@@ -77,7 +82,7 @@ def test_small_sets_are_drawn_once(shipped: Config, monkeypatch: pytest.MonkeyPa
     drawn = []
     render = module.render_sample
     monkeypatch.setattr(module, "render_sample", lambda seed, hw: drawn.append(seed) or render(seed, hw))
-    dataset = TaskDataset(with_data(shipped, SCENES), ("seg_lane",), split="train")
+    dataset = dataset_of(with_data(shipped, SCENES), "seg_lane")
     for draw in range(5):
         dataset[draw % 2, draw]
     assert drawn == [0, 1]
@@ -90,8 +95,8 @@ def test_small_sets_are_drawn_once(shipped: Config, monkeypatch: pytest.MonkeyPa
 def test_sources_follow_one_another(shipped: Config, tmp_path: Path) -> None:
     generate(tmp_path, 2, 50, [SIZE])
     folder = FolderSource(kind="folder", path=str(tmp_path))
-    both = TaskDataset(with_data(shipped, SCENES, folder), ("seg_default",), split="train")
-    alone = TaskDataset(with_data(shipped, folder), ("seg_default",), split="train")
+    both = dataset_of(with_data(shipped, SCENES, folder), "seg_default")
+    alone = dataset_of(with_data(shipped, folder), "seg_default")
     assert len(both) == 8
     assert np.array_equal(both[7, 3].picture, alone[1, 3].picture)
     assert np.array_equal(both[7, 3].masks["seg_default"], alone[1, 3].masks["seg_default"])
@@ -99,7 +104,7 @@ def test_sources_follow_one_another(shipped: Config, tmp_path: Path) -> None:
 
 def test_a_resumed_loader_gives_the_same_batches(shipped: Config) -> None:
     config = with_data(shipped, SCENES)
-    dataset = TaskDataset(config, names(config), split="train")
+    dataset = dataset_of(config, *names(config))
     order = SampleOrder(len(dataset), 2, seed=(1, 0, 0), chunk=4)
 
     def batches(start: int, workers: int) -> list[Batch]:
@@ -119,7 +124,7 @@ def test_a_set_without_labels_of_the_task_is_refused(shipped: Config, tmp_path: 
     (tmp_path / "masks" / "seg_lane").rename(tmp_path / "masks" / "lanes")
     config = with_data(shipped, FolderSource(kind="folder", path=str(tmp_path)))
     with pytest.raises(DataError, match="has no labels of task seg_lane"):
-        TaskDataset(config, ("seg_lane",), split="train")
+        dataset_of(config, "seg_lane")
 
 
 def test_other_class_names_are_refused(shipped: Config, tmp_path: Path) -> None:
@@ -128,7 +133,7 @@ def test_other_class_names_are_refused(shipped: Config, tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"vehicle rear"', '"tail"'))
     config = with_data(shipped, FolderSource(kind="folder", path=str(tmp_path)))
     with pytest.raises(DataError, match=r"the classes of task det_rear are \('vehicle front', 'tail'\)"):
-        TaskDataset(config, ("det_rear",), split="train")
+        dataset_of(config, "det_rear")
 
 
 def test_a_class_beyond_the_config_is_refused(shipped: Config) -> None:
@@ -138,4 +143,4 @@ def test_a_class_beyond_the_config_is_refused(shipped: Config) -> None:
     source = open_source(SCENES)
     assert source[0].masks["seg_lane"].max() > 0
     with pytest.raises(DataError, match="task seg_lane"):
-        TaskDataset(config.model_copy(update={"tasks": tasks}), ("seg_lane",), split="train")[0, 0]
+        dataset_of(config.model_copy(update={"tasks": tasks}), "seg_lane")[0, 0]

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from train.data.folder import FolderWriter
+from train.data.folder_writer import FolderWriter
 from train.data.samples import Boxes, Sample, TaskLabels
 from train.data.show import TILE_WIDTH, main
 

@@ -2,8 +2,11 @@
 
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from train.data.samples import Boxes, Sample
 from train.data.transforms import Augment, change_colours, crop, flip, min_max_size, resize
@@ -82,8 +85,8 @@ def test_colours() -> None:
 
 
 def test_augmentation_is_a_function_of_its_draw_and_keeps_boxes_on_the_pixels() -> None:
-    settings = SimpleNamespace(flip_probability=0.5, scale=(0.7, 1.4), brightness=0.2, contrast=0.2, saturation=0.2)
-    augment = Augment((96, 128), settings)
+    knobs = SimpleNamespace(flip_probability=0.5, scale=(0.7, 1.4), brightness=0.2, contrast=0.2, saturation=0.2)
+    augment = Augment((96, 128), knobs)
     sample = square(120, 200, (60, 30, 140, 90))
     pictures = set()
     for draw in range(30):
@@ -94,3 +97,47 @@ def test_augmentation_is_a_function_of_its_draw_and_keeps_boxes_on_the_pixels() 
         if len(once.boxes["d"].boxes):
             assert np.abs(once.boxes["d"].boxes[0] - bounds(once.masks["s"])).max() <= 1
     assert len(pictures) == 30
+
+
+@st.composite
+def scenes(draw: st.DrawFn) -> Sample:
+    """Rectangles that do not touch, each of its own class, colour and value of the mask, one in a quarter at most."""
+    height, width = draw(st.integers(80, 200)), draw(st.integers(80, 260))
+    picture, mask = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
+    rows = []
+    for index, (top, left) in enumerate([(0, 0), (0, width // 2), (height // 2, 0), (height // 2, width // 2)]):
+        y1, x1 = top + draw(st.integers(2, 16)), left + draw(st.integers(2, 16))
+        y2, x2 = y1 + draw(st.integers(4, height // 2 - 20)), x1 + draw(st.integers(4, width // 2 - 20))
+        picture[y1:y2, x1:x2] = 60 * (index + 1)
+        mask[y1:y2, x1:x2] = index + 1
+        rows.append((x1, y1, x2, y2, index, False))
+    return Sample(picture, {"d": Boxes.of(rows)}, {"s": mask})
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sample=scenes(),
+    draw_number=st.integers(0, 2**32 - 1),
+    low=st.floats(0.5, 1.0),
+    high=st.floats(1.0, 1.9),
+    crop_hw=st.tuples(st.integers(64, 160), st.integers(64, 200)),
+)
+def test_whatever_is_drawn_boxes_masks_and_pixels_agree(
+    sample: Sample, draw_number: int, low: float, high: float, crop_hw: tuple[int, int]
+) -> None:
+    knobs = SimpleNamespace(flip_probability=0.5, scale=(low, high), brightness=0.0, contrast=0.0, saturation=0.0)
+    changed = Augment(crop_hw, knobs)(sample, draw_number)
+    boxes, mask = changed.boxes["d"], changed.masks["s"]
+    assert changed.picture.shape == (*crop_hw, 3)
+    assert mask.shape == crop_hw
+    for box, index, ignored in zip(boxes.boxes, boxes.classes.tolist(), boxes.ignore.tolist(), strict=True):
+        assert (box >= 0).all()
+        assert (box <= [crop_hw[1], crop_hw[0]] * 2).all()
+        if not ignored and (box[2:] - box[:2]).min() >= 3:
+            assert np.abs(box - bounds((mask == index + 1).astype(np.uint8))).max() <= 1
+    for index in set(range(4)) - set(boxes.classes.tolist()):
+        assert (mask == index + 1).sum() <= 2 * max(crop_hw), "a line at the edge, by rounding"
+    for index in range(4):
+        inside = cv2.erode((mask == index + 1).astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=0)
+        assert (np.abs(changed.picture[inside == 1].astype(int) - 60 * (index + 1)) <= 1).all()
+    assert (changed.picture[mask == 255] == 128).all()

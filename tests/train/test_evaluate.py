@@ -12,7 +12,7 @@ from configs import load
 from configs.task import FolderSource, TaskData
 from runtime.predict import Detection, Prediction
 from train.data.errors import DataError
-from train.data.folder import FolderWriter
+from train.data.folder_writer import FolderWriter
 from train.data.generate import main as generate
 from train.data.samples import Boxes, Sample, TaskLabels
 from train.engines import load_predictor
@@ -38,7 +38,7 @@ def test_all_kinds_of_a_model_have_the_same_metrics(tiny_run: Any, tmp_path: Pat
     person, lane = from_checkpoint["det_person"], from_checkpoint["seg_lane"]
     assert set(person) == {"map", "map50", "per_class"}
     assert set(person["per_class"]["pedestrian"]) == {"map", "map50"}
-    assert set(lane) == {"miou", "per_class"}
+    assert set(lane) == {"miou", "line_f1", "line_iou", "per_class"}
     assert 0 < lane["miou"] < 100
     values = [entry["miou"] for entry in lane["per_class"].values()]
     assert lane["miou"] == pytest.approx(np.mean([value for value in values if value is not None]))

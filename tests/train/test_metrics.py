@@ -105,3 +105,26 @@ def test_a_class_without_labels_does_not_enter_the_mean() -> None:
         "miou": 75.0,
         "per_class": {"a": {"miou": 50.0}, "b": {"miou": 100.0}, "c": {"miou": None}},
     }
+
+
+def test_lines_are_one_class_for_f1_and_iou() -> None:
+    metric = PixelMetric(["background", "solid", "dashed"], 255, lines=True)
+    metric.add(np.array([[1, 1, 2, 0, 0, 255]]), np.array([[1, 2, 0, 1, 0, 1]]))
+    result = metric.result()
+    assert result["line_iou"] == pytest.approx(100 * 2 / 4), "solid taken for dashed is a line all the same"
+    assert result["line_f1"] == pytest.approx(100 * 4 / 6)
+    assert PixelMetric(["background", "line"], 255, lines=True).result()["line_f1"] is None
+
+
+def test_curves_are_those_of_the_average_precision() -> None:
+    metric = BoxMetric(["person", "light"])
+    truth = np.array([[0, 0, 10, 10], [20, 0, 30, 10]], np.float64)
+    found = np.array([[0, 0, 10, 10], [50, 0, 60, 10], [20, 0, 30, 10]], np.float64)
+    none = np.zeros(2, bool)
+    metric.add(truth, np.zeros(2, int), none, found, np.zeros(3, int), np.array([0.9, 0.8, 0.7]))
+    curves = metric.curves()
+    assert set(curves) == {"person"}, "of a class without a label there is nothing to draw"
+    assert curves["person"].shape == (101,)
+    assert curves["person"][0] == 100
+    assert curves["person"][-1] == pytest.approx(200 / 3)
+    assert curves["person"].mean() == pytest.approx(metric.result()["per_class"]["person"]["map50"])

@@ -15,7 +15,8 @@ from configs.task import FolderSource as FolderSettings
 from configs.task import TaskData
 from train.data.dataset import BoxTargets, Labelled, MaskTargets, TaskDataset, collate
 from train.data.errors import DataError
-from train.data.folder import ANNOTATIONS, FolderSource, FolderWriter
+from train.data.folder import ANNOTATIONS, FolderSource
+from train.data.folder_writer import FolderWriter
 from train.data.samples import Boxes, Sample, TaskLabels
 from train.losses import build_losses
 from train.metrics import BoxMetric, PixelMetric
@@ -61,7 +62,8 @@ def with_data(config: Config, names: set[str], *paths: Path) -> Config:
 
 
 def test_a_batch_carries_it(config: Config, folder: Path) -> None:
-    dataset = TaskDataset(with_data(config, {*LABELS}, folder), list(LABELS), split="train")
+    (group,) = with_data(config, {*LABELS}, folder).data_groups("train")
+    dataset = TaskDataset(config, group)
     batch = collate([dataset[0, 1], dataset[0, 2]], dataset.either)
     assert batch.masks["seg_lane"].either == {254: (1, 2)}
     assert [targets.unlabelled for targets in batch.boxes["det_cyclist_light"]] == [(0,), (0,)]
@@ -81,7 +83,19 @@ def test_two_sets_must_mean_the_same(config: Config, folder: Path, tmp_path: Pat
     writer.add("a", Sample(np.zeros((*HW, 3), np.uint8), {}, {"seg_lane": np.full(HW, 254, np.uint8)}))
     writer.close()
     with pytest.raises(DataError, match="value 254 of its masks stands for other classes"):
-        TaskDataset(with_data(config, {"seg_lane"}, folder, other), ["seg_lane"], split="train")
+        TaskDataset(config, with_data(config, {"seg_lane"}, folder, other).data_groups("train")[0])
+
+
+def test_a_config_without_one_of_the_classes_sees_the_others(config: Config, folder: Path) -> None:
+    lane = config.task("seg_lane")
+    fewer = tuple(entry for entry in lane.classes if entry.name != "dashed line")
+    with pytest.raises(DataError, match="dashed line is no class"):
+        Labelled(
+            FolderSettings(kind="folder", path=str(folder)), {"seg_lane": lane.model_copy(update={"classes": fewer})}
+        )
+    without = lane.model_copy(update={"classes": fewer, "without": ("dashed line",)})
+    source = Labelled(FolderSettings(kind="folder", path=str(folder)), {"seg_lane": without})
+    assert source.either == {"seg_lane": {254: (1,)}}
 
 
 @pytest.mark.parametrize(

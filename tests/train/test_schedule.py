@@ -35,7 +35,7 @@ def test_processes_share_the_pictures() -> None:
 
 def test_plan_counts_freezes_and_anneals(repository: Path) -> None:
     config = load(repository / "configs/4pe_resize/multitask.py")
-    plan = make_plan(config, 2, pipeline_test=False, pictures=1200)
+    plan = make_plan(config, 2, pipeline_test=False, iterations_per_epoch=lambda batch: 1200 // batch)
     assert plan.prefix == "fusion-bn-c2"
     assert plan.iterations == plan.epochs * 150
     assert plan.freeze_at == pytest.approx(plan.iterations * (1 - plan.settings.freeze_fraction), abs=1)
@@ -53,5 +53,5 @@ def test_nothing_is_frozen_before_it_was_observed(repository: Path, fraction: fl
 
 def test_pipeline_test_is_short(repository: Path) -> None:
     config = load(repository / "configs/4pe_resize/multitask.py")
-    plan = make_plan(config, 0, pipeline_test=True, pictures=60)
+    plan = make_plan(config, 0, pipeline_test=True, iterations_per_epoch=lambda batch: 60 // batch)
     assert plan.iterations == config.pipeline_test.epochs * config.pipeline_test.iterations_per_epoch

@@ -8,14 +8,15 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from configs.schema import Config
-from configs.task import DetectionTask, SegmentationTask, TaskData
+from configs.schema import Config, DataGroup
+from configs.task import DetectionTask, SegmentationTask
 from configs.task import FolderSource as FolderSettings
 from configs.task import SceneSource as SceneSettings
 from train.data.classes import DETECTION_CLASSES, IGNORE, SEGMENTATION_CLASSES
@@ -96,6 +97,13 @@ def open_source(source: object) -> Source:
     raise DataError(f"{source!r}: no data source; kinds are 'scenes' and 'folder'")
 
 
+class HasEither(Protocol):
+    """What has masks: `either` by task."""
+
+    @property
+    def either(self) -> Mapping[str, Either]: ...
+
+
 class Labelled:
     """A source with the labels of `tasks` only, which have to be those that the config means.
 
@@ -150,32 +158,30 @@ class Labelled:
             )
 
     def _indices(self, name: str) -> Either:
-        """Values of a task's masks that stand for several classes, with the indices of these."""
+        """Values of a task's masks that stand for several classes, with the indices of those that the config has."""
         places = {entry.name: index for index, entry in enumerate(self._tasks[name].classes)}
+        without = getattr(self._tasks[name], "without", ())
         found = {}
         for value, names in self._source.labels[name].either.items():
-            unknown = [entry for entry in names if entry not in places]
-            if unknown or value < len(places):
-                what = f"{unknown[0]} is no class" if unknown else f"{value} is a class itself"
+            unknown = [entry for entry in names if entry not in places and entry not in without]
+            if unknown or value < len(places) or set(names) <= set(without):
+                what = f"{value} is a class itself" if value < len(places) else f"{(*unknown, names[0])[0]} is no class"
                 raise DataError(
                     f"{self.where}: mask_values of task {name}: {value} stands for {', '.join(names)}, but in the "
                     f"config {what}; correct the data set's annotations.json"
                 )
-            found[value] = tuple(places[entry] for entry in names)
+            found[value] = tuple(places[entry] for entry in names if entry in places)
         return found
 
 
 class TaskDataset(Dataset[Sample]):
-    """The pictures of a group of tasks with equal data, ready for the network: item (picture, draw) is a Sample of size
-    `crop_hw`.
+    """The pictures of a group of sources, ready for the network: item (picture, draw) is a Sample of size `crop_hw`.
 
-    `split` is "train" or "val". DataError if a source does not label one of the tasks, or labels other classes.
+    DataError if a source does not label one of the group's tasks, or labels other classes.
     """
 
-    def __init__(self, config: Config, names: Sequence[str], *, split: str) -> None:
-        tasks = {name: config.task(name) for name in names}
-        data = next(iter(tasks.values())).data
-        self._sources = [Labelled(entry, tasks) for entry in sources_of(data, split)]
+    def __init__(self, config: Config, group: DataGroup) -> None:
+        self._sources = labelled(config, group)
         self.either = joined(self._sources)  # by task, the values of masks that stand for several classes
         self._starts = np.cumsum([0, *(len(source) for source in self._sources)]).tolist()
         self._resize_hw = config.common.resize_hw
@@ -207,7 +213,13 @@ class TaskDataset(Dataset[Sample]):
         return sample
 
 
-def joined(sources: Sequence[Labelled]) -> dict[str, Either]:
+def labelled(config: Config, group: DataGroup) -> list[Labelled]:
+    """The group's sources with the labels of its tasks."""
+    tasks = {name: config.task(name) for name in group.tasks}
+    return [Labelled(source, tasks) for source in group.sources]
+
+
+def joined(sources: Sequence[HasEither]) -> dict[str, Either]:
     """What the values of the masks mean, by task, in all these sources. DataError where they do not agree."""
     result: dict[str, dict[int, tuple[int, ...]]] = {}
     for source in sources:
@@ -223,25 +235,16 @@ def joined(sources: Sequence[Labelled]) -> dict[str, Either]:
 
 
 def labelled_groups(
-    config: Config, split: str, *, data: Path | None = None
+    config: Config, split: Literal["train", "val"], *, data: Path | None = None
 ) -> list[tuple[tuple[str, ...], list[Labelled]]]:
-    """(tasks, sources) for every group of tasks with equal data; or all tasks on the folder `data`, which need not
-    label all of them. `split` is "train" or "val". DataError where a source's classes are not the config's.
+    """(tasks, sources) for every group of sources; or all tasks on the folder `data`, which need not label all of them.
+    DataError where a source's classes are not the config's.
     """
-    tasks = {task.name: task for task in config.tasks}
     if data is not None:
+        tasks = {task.name: task for task in config.tasks}
         folder = FolderSettings(kind="folder", path=str(data.resolve()))
         return [(tuple(tasks), [Labelled(folder, tasks, partly=True)])]
-    groups = []
-    for entry, names in config.data_groups():
-        own = {name: tasks[name] for name in names}
-        groups.append((names, [Labelled(source, own) for source in sources_of(entry, split)]))
-    return groups
-
-
-def sources_of(data: TaskData, split: str) -> Sequence[object]:
-    """The entries of a split, "train" or "val"."""
-    return data.train if split == "train" else data.val
+    return [(group.tasks, labelled(config, group)) for group in config.data_groups(split)]
 
 
 def collate(samples: Sequence[Sample], either: Mapping[str, Either] | None = None) -> Batch:

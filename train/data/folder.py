@@ -1,5 +1,5 @@
 """The data format on disk: images/, annotations.json (COCO boxes of all detection tasks), masks/TASK/STEM.png (class
-index, 255 ignored).
+index, 255 ignored); or the last two packed (train.data.storage).
 
 A category belongs to the task that its `supercategory` names; categories of a task, by id, are its classes in order.
 One with `"labelled": false` is a class that this set does not label. `mask_values` gives values of a task's masks that
@@ -7,7 +7,6 @@ stand for several classes, {"seg_lane": {"254": ["solid line", "dashed line"]}}:
 """
 
 import json
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import RuntimeRoomError
-from runtime.image import read_picture
+from runtime.image import decode_picture
 from train.data.classes import IGNORE
 from train.data.errors import DataError
 from train.data.samples import Boxes, Row, Sample, TaskLabels
+from train.data.storage import IMAGES, MASKS, open_storage
 
-ANNOTATIONS, IMAGES, MASKS = "annotations.json", "images", "masks"
+ANNOTATIONS = "annotations.json"
+NO_MASK = "no such mask; every picture needs one per segmentation task (255 where nothing is labelled)"
 MAKE = "docs/data.md describes the format, `python -m train.data.generate` writes an example"
 
 
@@ -31,8 +32,8 @@ class FolderSource:
     """The samples of a data set on disk, in the order of annotations.json. DataError if it is not in the format."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
         self._file = folder / ANNOTATIONS
+        self._storage = open_storage(folder)
         content = _read_json(self._file)
         images, categories, annotations = (
             _list(content, key, self._file) for key in ("images", "categories", "annotations")
@@ -52,7 +53,7 @@ class FolderSource:
         }
         self._annotations = self._by_image(annotations)
         either = _read_mask_values(content.get("mask_values", {}), self._file)
-        self._mask_tasks = sorted(path.name for path in (folder / MASKS).glob("*") if path.is_dir())
+        self._mask_tasks = self._storage.mask_tasks()
         self._mask_labels = {task: TaskLabels(None, either=either.get(task, {})) for task in self._mask_tasks}
 
     @property
@@ -65,27 +66,43 @@ class FolderSource:
 
     def __getitem__(self, index: int) -> Sample:
         entry = self._images[index]
-        path = self._folder / IMAGES / str(entry["file_name"])
+        name, *masks = self._names(index)
+        where = self._storage.where(name)
         try:
-            picture = read_picture(path)
+            picture = decode_picture(self._read(name, "no such picture"), where)
         except RuntimeRoomError as error:
             raise DataError(str(error)) from None
-        size = picture.shape[:2]
+        size = (picture.shape[0], picture.shape[1])
         if size != (entry["height"], entry["width"]):
             raise DataError(
-                f"{path}: is {size[0]} x {size[1]} pixels, {self._file} says {entry['height']} x {entry['width']}; "
+                f"{where}: is {size[0]} x {size[1]} pixels, {self._file} says {entry['height']} x {entry['width']}; "
                 "correct the entry"
             )
         rows = self._annotations.get(entry["id"], [])
         boxes = {
-            task: Boxes.of([row for name, row in rows if name == task], unlabelled)
+            task: Boxes.of([row for of_task, row in rows if of_task == task], unlabelled)
             for task, unlabelled in self._unlabelled.items()
         }
-        masks = {
-            task: read_mask(self._folder / MASKS / task / f"{path.stem}.png", (size[0], size[1]))
-            for task in self._mask_tasks
+        contents = zip(self._mask_tasks, masks, strict=True)
+        found = {
+            task: decode_mask(self._read(mask, NO_MASK), self._storage.where(mask), size) for task, mask in contents
         }
-        return Sample(picture, boxes, masks)
+        return Sample(picture, boxes, found)
+
+    def files_of(self, index: int) -> list[tuple[str, bytes]]:
+        """(name, content) of the files of a picture: its own, then its masks. DataError if one is missing."""
+        return [(name, self._read(name, "no such file")) for name in self._names(index)]
+
+    def _names(self, index: int) -> list[str]:
+        """Of the picture's file, then of its masks, one for every task."""
+        file = Path(str(self._images[index]["file_name"]))
+        return [f"{IMAGES}/{file.as_posix()}", *(f"{MASKS}/{task}/{file.stem}.png" for task in self._mask_tasks)]
+
+    def _read(self, name: str, missing: str) -> bytes:
+        content = self._storage.read(name)
+        if content is None:
+            raise DataError(f"{self._storage.where(name)}: {missing}")
+        return content
 
     def _check_unique(self, what: str, values: list[Any]) -> None:
         twice = [value for value, count in Counter(values).items() if count > 1]
@@ -127,107 +144,21 @@ class FolderSource:
         return result
 
 
-def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Class indices (h, w) of a mask file. DataError if it is missing, no 8 bit grey PNG, or of another size."""
-    if not path.is_file():
-        raise DataError(
-            f"{path}: no such mask; every picture needs one per segmentation task (255 where nothing is labelled)"
-        )
-    mask = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
+def decode_mask(content: bytes, where: str, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Class indices (h, w) of a mask file. DataError if it is no 8 bit grey PNG, or of another size."""
+    mask = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
     if mask is None:
-        raise DataError(f"{path}: cannot be decoded; write the mask again as PNG")
+        raise DataError(f"{where}: cannot be decoded; write the mask again as PNG")
     if mask.ndim != 2 or mask.dtype != np.uint8:
         raise DataError(
-            f"{path}: has shape {mask.shape} and type {mask.dtype}; "
+            f"{where}: has shape {mask.shape} and type {mask.dtype}; "
             "a mask is an 8 bit single channel PNG of class indices"
         )
     if mask.shape != size:
         raise DataError(
-            f"{path}: is {mask.shape[0]} x {mask.shape[1]} pixels, its picture {size[0]} x {size[1]}; make them equal"
+            f"{where}: is {mask.shape[0]} x {mask.shape[1]} pixels, its picture {size[0]} x {size[1]}; make them equal"
         )
     return mask
-
-
-class FolderWriter:
-    """Writes samples in the format, annotations.json at the end. `labels` say what the samples hold; without names of
-    classes they are of masks.
-    """
-
-    def __init__(self, folder: Path, labels: Mapping[str, TaskLabels]) -> None:
-        self._folder = folder
-        self._images: list[dict[str, Any]] = []
-        self._annotations: list[dict[str, Any]] = []
-        self._ids: dict[tuple[str, int], int] = {}
-        self._categories: list[dict[str, Any]] = []
-        self._mask_values: dict[str, dict[str, list[str]]] = {}
-        for task, entry in labels.items():
-            for index, name in enumerate(entry.classes or ()):
-                self._ids[task, index] = len(self._categories) + 1
-                category = {"id": len(self._categories) + 1, "name": name, "supercategory": task}
-                self._categories.append(category | ({"labelled": False} if name in entry.unlabelled else {}))
-            if entry.either:
-                self._mask_values[task] = {str(value): list(names) for value, names in entry.either.items()}
-
-    def add(self, stem: str, sample: Sample, file: Path | None = None) -> None:
-        """Writes masks as PNG and the picture, as PNG, too, or as a copy of `file`; notes the boxes."""
-        name = f"{stem}.png"
-        if file is None:
-            write_png(self._folder / IMAGES / name, cv2.cvtColor(sample.picture, cv2.COLOR_RGB2BGR))
-        else:
-            name = f"{stem}{file.suffix.lower()}"
-            copy_file(file, self._folder / IMAGES / name)
-        number = len(self._images) + 1
-        height, width = sample.picture.shape[:2]
-        self._images.append({"id": number, "file_name": name, "width": width, "height": height})
-        for task, boxes in sample.boxes.items():
-            for corners, index, ignore in zip(
-                boxes.boxes.tolist(), boxes.classes.tolist(), boxes.ignore.tolist(), strict=True
-            ):
-                x1, y1, x2, y2 = corners
-                self._annotations.append(
-                    {
-                        "id": len(self._annotations) + 1,
-                        "image_id": number,
-                        "category_id": self._ids[task, index],
-                        "bbox": [x1, y1, x2 - x1, y2 - y1],
-                        "area": (x2 - x1) * (y2 - y1),
-                        "iscrowd": int(ignore),
-                    }
-                )
-        for task, mask in sample.masks.items():
-            write_png(self._folder / MASKS / task / f"{stem}.png", mask)
-
-    def close(self) -> None:
-        """Writes annotations.json: last, so that a folder that was interrupted is not taken for a data set."""
-        content: dict[str, Any] = {"images": self._images, "categories": self._categories}
-        content |= {"annotations": self._annotations}
-        content |= {"mask_values": self._mask_values} if self._mask_values else {}
-        (self._folder / ANNOTATIONS).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Writes (h, w) or (h, w, 3) BGR bytes, making the folder. DataError if the disk refuses."""
-    done, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 2])
-    try:
-        if not done:
-            raise OSError(0, "the encoder failed")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data.tofile(path)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written ({error.strerror}); choose another --out or free some space"
-        ) from None
-
-
-def copy_file(source: Path, target: Path) -> None:
-    """Copies a file, making the folder. DataError if the disk refuses."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-    except OSError as error:
-        raise DataError(
-            f"{target}: cannot be written ({error.strerror}); choose another folder or free some space"
-        ) from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

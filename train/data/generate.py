@@ -11,7 +11,8 @@ from rich.progress import track
 
 from train.data.classes import DETECTION_CLASSES
 from train.data.errors import DataError
-from train.data.folder import ANNOTATIONS, FolderWriter, write_png
+from train.data.folder import ANNOTATIONS
+from train.data.folder_writer import FolderWriter, write_png
 from train.data.samples import TaskLabels
 from train.data.scenes import SOURCE_SIZES, render_sample
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
@@ -17,21 +16,17 @@ from rich.table import Table
 from configs import ConfigError, load
 from configs.schema import Config
 from configs.task import DetectionTask, SegmentationTask
-from runtime.draw import draw_legend
 from runtime.results import write_json
 from train.data.classes import IGNORE
 from train.data.dataset import Labelled, labelled_groups
+from train.data.draw import tiles_of, write_mosaic
 from train.data.errors import DataError
 from train.data.samples import Boxes, Either, Sample
-from train.data.transforms import resize
 
 DESCRIPTION = """Count what a data set labels, and draw some of its pictures with their labels. Writes statistics.json
 and mosaic.jpg to the folder --out: a row for each picture, boxes first, then every mask. Ignored boxes are grey; pixels
 of which nothing is known are black, those that may be of several classes are striped."""
-TILE_WIDTH = 480
 TABLE_WIDTH = 140  # for a file or a pipe, where no terminal says how wide it is
-GREY: tuple[int, int, int] = (160, 160, 160)
-STRIPE = 6  # pixels
 
 
 @dataclass
@@ -149,64 +144,13 @@ def show(source: Labelled, config: Config, folder: Path, count: int, limit: int 
         sample = source[index]
         statistics.add(sample, tasks)
         if index in drawn:
-            rows.append(row_of(sample, source, tasks))
+            rows.append(tiles_of(sample, tasks, source.either))
     folder.mkdir(parents=True, exist_ok=True)
     result = statistics.to_json(tasks, source.either)
     write_json(folder / "statistics.json", result)
     write_mosaic(folder / "mosaic.jpg", rows, [tasks[name] for name in result["tasks"]])
     print_statistics(result, source.where)
     print(f"wrote {folder / 'statistics.json'} and {folder / 'mosaic.jpg'}")
-
-
-def row_of(
-    sample: Sample, source: Labelled, tasks: Mapping[str, DetectionTask | SegmentationTask]
-) -> NDArray[np.uint8]:
-    """A picture of the mosaic: its boxes, and every mask beside it."""
-    height, width = sample.picture.shape[:2]
-    small = resize(sample, (max(1, round(height * TILE_WIDTH / width)), TILE_WIDTH))
-    tiles = [draw_boxes(small, tasks)]
-    for name, mask in small.masks.items():
-        colors = [entry.color for entry in tasks[name].classes]
-        tiles.append(draw_mask(small.picture, mask, colors, source.either[name]))
-    return np.concatenate(tiles, axis=1)
-
-
-def draw_boxes(sample: Sample, tasks: Mapping[str, DetectionTask | SegmentationTask]) -> NDArray[np.uint8]:
-    """The picture with all boxes in their classes' colours, ignored ones grey."""
-    result = sample.picture.copy()
-    for name, boxes in sample.boxes.items():
-        for box, index, ignored in zip(boxes.boxes, boxes.classes.tolist(), boxes.ignore.tolist(), strict=True):
-            x1, y1, x2, y2 = (round(edge) for edge in box.tolist())
-            cv2.rectangle(result, (x1, y1), (x2, y2), GREY if ignored else tasks[name].classes[index].color, 1)
-    return result
-
-
-def draw_mask(
-    picture: NDArray[np.uint8],
-    mask: NDArray[np.uint8],
-    colors: Sequence[tuple[int, int, int]],
-    either: Mapping[int, Sequence[int]],
-) -> NDArray[np.uint8]:
-    """The picture under its mask."""
-    palette = np.zeros((256, 3), np.uint8)
-    palette[: len(colors)] = colors
-    painted = palette[mask]
-    stripe = np.add.outer(np.arange(mask.shape[0]), np.arange(mask.shape[1])) // STRIPE
-    for value, classes in either.items():
-        here = mask == value
-        painted[here] = palette[np.asarray(classes)[stripe % len(classes)]][here]
-    return np.asarray(cv2.addWeighted(picture, 0.3, painted, 0.7, 0), np.uint8)
-
-
-def write_mosaic(path: Path, rows: Sequence[NDArray[np.uint8]], tasks: Sequence[Any]) -> None:
-    """Writes the rows one below the other, with a legend."""
-    width = max(row.shape[1] for row in rows)
-    padded = [np.pad(row, ((0, 4), (0, width - row.shape[1]), (0, 0))) for row in rows]
-    whole = np.concatenate([*padded, draw_legend(width, tasks, 1.0)])
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(whole, cv2.COLOR_RGB2BGR))
-    if not done:
-        raise DataError(f"{path}: the mosaic cannot be encoded; give a smaller --count")
-    data.tofile(path)
 
 
 def print_statistics(result: Mapping[str, Any], where: str) -> None:

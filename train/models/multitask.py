@@ -1,11 +1,13 @@
 """The network of all tasks of a config: the models of the tasks, their shared part computed once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from configs.schema import Config
-from quant.fake import QuantConv2d
+from quant.fake import QuantConv2d, QuantTensor
 from train.models.sharing import share
 from train.models.task import TaskModel
 
@@ -28,17 +30,29 @@ class MultiTaskNetwork(nn.Module):
 
     models: dict[str, TaskModel]
 
-    def forward(self, image: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Outputs of `tasks` (default: all) by their exported names, (N, C, h, w) float32.
+    def forward(self, image: Tensor, wanted: Mapping[str, Sequence[int]] | None = None) -> dict[str, Tensor]:
+        """Outputs by their exported names, (N, C, h, w) float32, of all tasks for all pictures; or of the tasks that
+        `wanted` names, each for these pictures of the N in their order.
 
         image: (N, 3, H, W) float32, (p - 128) / 128 of the pixels p.
         """
         maps = next(iter(self.models.values())).maps(image)
         outputs: dict[str, Tensor] = {}
-        for name in self.models if tasks is None else tasks:
-            outputs.update(self.models[name].outputs(maps))
+        for name, model in self.models.items():
+            if wanted is None:
+                outputs.update(model.outputs(maps))
+            elif name in wanted:
+                outputs.update(model.outputs(_select(maps, wanted[name], len(image))))
         return outputs
 
     def output_shifts(self) -> dict[str, int]:
         """Shift of every output, by its exported name."""
         return {name: shift for model in self.models.values() for name, shift in model.output_shifts().items()}
+
+
+def _select(maps: Mapping[int, QuantTensor], pictures: Sequence[int], count: int) -> Mapping[int, QuantTensor]:
+    """The maps of some of the `count` pictures."""
+    if len(pictures) == count:
+        return maps
+    rows = torch.tensor(pictures, device=next(iter(maps.values())).value.device)
+    return {stride: replace(entry, value=entry.value.index_select(0, rows)) for stride, entry in maps.items()}

@@ -14,7 +14,8 @@ from runtime.image import read_picture
 from train.data.convert import bdd100k, camvid, cityscapes, coco, comma10k, voc
 from train.data.convert.labels import Entry, ForeignSet
 from train.data.errors import DataError
-from train.data.folder import ANNOTATIONS, FolderWriter
+from train.data.folder import ANNOTATIONS
+from train.data.folder_writer import FolderWriter
 from train.data.samples import Boxes, Sample
 
 DESCRIPTION = """Write a public data set in the project's format (docs/data.md): pictures are copied, labels mapped to

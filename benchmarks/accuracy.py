@@ -1,0 +1,160 @@
+"""Trains six tasks on real and embedded data, from nothing to the compiled model, and measures what int8 costs.
+
+    python benchmarks/accuracy.py [--json F]
+
+Converts CamVid and comma10k (beneath BITROAD_DATA, by default ../shared/data) into data/, trains steps 0 to 2 of
+configs/camvid, trains step 0 on in float for as long, builds step 3, checks that it equals step 2 on all validation
+frames, and measures all three by the same code. Interrupted, it goes on where it stopped when called again with the
+same --out. Writes docs/accuracy.md and docs/accuracy/ if all that it promises holds; exit code 1 if something does not.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import accuracy_report
+from phases import REPOSITORY, Clock, command, train
+
+from configs import Config, load
+from configs.task import DetectionTask, FolderSource, SegmentationTask
+from train.data.folder import ANNOTATIONS
+from train.engines import load_predictor
+from train.evaluate import evaluate
+
+CONFIGS = REPOSITORY / "configs/camvid"
+CONFIG, FLOAT = CONFIGS / "multitask.py", CONFIGS / "float.py"
+DATA = REPOSITORY / "data"
+HELD_OUT = 3  # comma10k frames of the eleven here that are for validation
+CAMVID, COMMA10K, SCENES = "CamVid", "comma10k", "scenes"
+SETS = {CAMVID: "camvid", COMMA10K: "comma10k", SCENES: "scenes"}  # folders in DATA
+SCENE_SEEDS = {"train": (1_000_000, 600), "val": (2_000_000, 500)}  # the first one's, and how many
+JUDGED_ON = {"seg_default": CAMVID}  # every other task: the scenes
+TESTED = 2  # pictures of every set in a pipeline test
+LIMIT, LEAST_MIOU, LEAST_GAIN = 100.0, 48.0, -0.5  # minutes, percent, points
+
+
+def convert(source: Path) -> None:
+    """CamVid and comma10k into DATA, what is there already left as it is."""
+    for split in ("train", "val"):
+        target = DATA / "camvid" / split
+        if not (target / ANNOTATIONS).is_file():
+            folders = ("--images", source / "camvid" / split, "--masks", source / "camvid" / f"{split}annot")
+            command("train.data.convert", "camvid", *folders, target)
+    pictures = sorted((source / "comma10k/imgs").iterdir())
+    for split, chosen in {"train": pictures[:-HELD_OUT], "val": pictures[-HELD_OUT:]}.items():
+        target = DATA / "comma10k" / split
+        if (target / ANNOTATIONS).is_file():
+            continue
+        parts = {name: DATA / "comma10k/originals" / split / name for name in ("imgs", "masks")}
+        for name, folder in parts.items():
+            folder.mkdir(parents=True, exist_ok=True)
+            for picture in chosen:
+                shutil.copyfile(source / "comma10k" / name / picture.name, folder / picture.name)
+        command("train.data.convert", "comma10k", "--images", parts["imgs"], "--masks", parts["masks"], target)
+
+
+def draw_scenes() -> None:
+    """Embedded scenes into DATA: drawing them takes longer than reading them."""
+    for split, (seed, count) in SCENE_SEEDS.items():
+        target = DATA / "scenes" / split
+        if not (target / ANNOTATIONS).is_file():
+            arguments = ("--out", target, "--seed", seed, "--count", count, "--source-hw", "360x480")
+            command("train.data.generate", *arguments)
+
+
+def measure(model: Path, config: Config, limit: int | None) -> dict[str, Any]:
+    """Metrics of a model by validation set and task."""
+    predictor = load_predictor(model, config)
+    results = {}
+    for name, folder in SETS.items():
+        path = DATA / folder / "val"
+        here = config.model_copy(update={"tasks": tuple(task for task in config.tasks if path in validated_on(task))})
+        tasks = evaluate(predictor, here, data=path, limit=limit, progress=True)["tasks"]
+        results[name] = {task: value for task, value in tasks.items() if _known(value)}
+    return results
+
+
+def validated_on(task: DetectionTask | SegmentationTask) -> list[Path]:
+    """The folders of its validation data."""
+    return [Path(source.path).resolve() for source in task.data.val if isinstance(source, FolderSource)]
+
+
+def _known(values: dict[str, Any]) -> bool:
+    """Whether a set labels anything of the task."""
+    return values.get("miou", values.get("map50")) is not None
+
+
+def verdict(results: dict[str, Any], clock: Clock, config: Config) -> list[str]:
+    """What does not hold; empty where all is well."""
+    problems = [] if results["step 2"] == results["step 3"] else ["step 3's metrics differ from step 2's"]
+    if clock.minutes > LIMIT:
+        problems.append(f"it took {clock.minutes:.0f} minutes, over {LIMIT:.0f}")
+    miou = results["step 3"][CAMVID]["seg_default"]["miou"]
+    if miou < LEAST_MIOU:
+        problems.append(f"CamVid: the compiled model's mIoU is {miou:.2f}, under {LEAST_MIOU}")
+    for task in config.tasks:
+        judged_on = JUDGED_ON.get(task.name, SCENES)
+        key = "miou" if task.kind == "segmentation" else "map50"
+        gain = results["step 3"][judged_on][task.name][key] - results["float"][judged_on][task.name][key]
+        if gain < LEAST_GAIN:
+            problems.append(f"{task.name}, {judged_on}: int8 is {-gain:.2f} points of {key} below float")
+    return problems
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the benchmark; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--out", type=Path, default=REPOSITORY / "runs/accuracy", metavar="RUN", help="the run's folder"
+    )
+    parser.add_argument("--pipeline-test", action="store_true", help="all phases with few pictures; writes no page")
+    parser.add_argument("--json", type=Path, metavar="F", help="write the metrics to this file, too")
+    options = parser.parse_args(arguments)
+    run: Path = options.out.resolve()
+    source = Path(os.environ.get("BITROAD_DATA", REPOSITORY.parent / "shared/data"))
+    if not (source / "camvid").is_dir() or not (source / "comma10k").is_dir():
+        parser.error(f"{source}: no camvid and comma10k there; set BITROAD_DATA to the folder that holds them")
+    clock = Clock(run)
+    with clock.phase("data"):
+        convert(source)
+        draw_scenes()
+    test = ("--pipeline-test",) if options.pipeline_test else ()
+    train(CONFIG, run, clock, range(3), *test)
+    init = ("--init", run / "with-bn-last-0000.params", *test)
+    train(FLOAT, run / "float", clock, range(1), *init, phase="float, on from step")
+    with clock.phase("build and parity"):
+        command("compile.build", "--config", CONFIG, "--out", run)
+        command("compile.verify", "--config", CONFIG, "--out", run, "--images", DATA / "camvid/val/images")
+    config = load(CONFIG)
+    models = {
+        "float": run / "float/with-bn-export-last.onnx",
+        "step 2": run / "fusion-bn-c2-export-last.onnx",
+        "step 3": run / "int-inference-export-last.so",
+    }
+    with clock.phase("metrics"):
+        results = {}
+        for name, model in models.items():
+            print(f"{name}: {model}", flush=True)
+            results[name] = measure(model, config, TESTED if options.pipeline_test else None)
+    if options.json:
+        options.json.write_text(json.dumps({"seconds": clock.seconds, "models": results}, indent=1) + "\n")
+    text = accuracy_report.page(config, results, clock)
+    print(text)
+    if options.pipeline_test:
+        return 0 if results["step 2"] == results["step 3"] else 1
+    problems = verdict(results, clock, config)
+    for problem in problems:
+        print(f"problem: {problem}", file=sys.stderr)
+    if problems:
+        return 1
+    accuracy_report.write(text, run, REPOSITORY / "docs")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

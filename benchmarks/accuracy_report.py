@@ -1,0 +1,74 @@
+"""docs/accuracy.md and what lies beside it."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from phases import Clock
+
+from configs import Config
+from runtime.processor import processor_name
+
+METRICS = {"miou": "mIoU", "line_f1": "line F1", "line_iou": "line IoU", "map50": "mAP50", "map": "mAP"}
+KEPT = ("results.csv", "results.png", "config.json", "run.json")
+
+
+def page(config: Config, results: dict[str, Any], clock: Clock) -> str:
+    """The page's text."""
+    settings = config.solver
+    lines = [
+        "# Accuracy: float, step 2, step 3",
+        "",
+        "Written by `python benchmarks/accuracy.py`: do not edit.",
+        "",
+        f"Six tasks trained from nothing on {processor_name()}, {config.common.threads} threads, in "
+        f"{clock.minutes:.0f} minutes ({clock}). Config: `configs/camvid/multitask.py`, seed {config.env.seed}; "
+        "log and curves are in [accuracy/](accuracy/).",
+        "",
+        "- **Data.** CamVid's 367 training frames of 360x480 (segmentation; boxes by connected components), 8 frames "
+        "of comma10k (lines), embedded scenes of the same size. Nothing was pretrained.",
+        f"- **Step 2, step 3.** Step 0 is plain float training ({settings[0].epochs} epochs), steps 1 and 2 "
+        "quantization training. Step 3 is the compiled int8 model; its numbers equal step 2's to the last digit, which "
+        "the command checks, and its outputs on CamVid's validation frames element by element.",
+        "- **Float.** Step 0 trained on in float, with step 1's settings, for as many iterations as steps 1 and 2.",
+        "- **Metrics**, in percent. CamVid: its 101 validation frames, one confusion matrix over all pixels at the "
+        "labels' own resolution, 11 classes, void left out. They flatter: one drive stands on both sides of the split. "
+        "Scenes: 500 embedded scenes never seen. comma10k: 3 frames, which say little. mAP50 and mAP as COCO's; line "
+        "F1 and line IoU over pixels, all classes but background taken as one.",
+        "",
+        "| set | task | class | metric | float | step 2 | step 3 | int8 - float |",
+        "| --- | --- | --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, tasks in results["step 3"].items():
+        for task in tasks:
+            entries = {model: result[name][task] for model, result in results.items()}
+            lines += _rows(name, task, entries)
+    return "\n".join(lines) + "\n"
+
+
+def _rows(name: str, task: str, entries: dict[str, dict[str, Any]]) -> list[str]:
+    own = [key for key in METRICS if key in entries["float"]]
+    rows = [_row(f"**{name}**", f"**{task}**", "all", key, entries) for key in own]
+    for class_name in entries["float"]["per_class"]:
+        of_class = {model: entry["per_class"][class_name] for model, entry in entries.items()}
+        if of_class["float"][own[0]] is not None:
+            rows.append(_row("", "", class_name, own[0], of_class))
+    return rows
+
+
+def _row(name: str, task: str, class_name: str, key: str, entries: dict[str, dict[str, Any]]) -> str:
+    values = [entry[key] for entry in entries.values()]
+    if None in values:
+        return f"| {name} | {task} | {class_name} | {METRICS[key]} | | | | |"
+    title = "IoU" if key == "miou" and class_name != "all" else METRICS[key]
+    cells = [f"{value:.2f}" for value in values] + [f"{values[-1] - values[0]:+.2f}"]
+    return f"| {' | '.join([name, task, class_name, title, *cells])} |"
+
+
+def write(text: str, run: Path, docs: Path) -> None:
+    """The page, and the run's log and curves beside it."""
+    (docs / "accuracy.md").write_text(text, encoding="utf-8")
+    (docs / "accuracy").mkdir(exist_ok=True)
+    for name in KEPT:
+        shutil.copyfile(run / name, docs / "accuracy" / name)
+    print(f"wrote {docs / 'accuracy.md'}")

@@ -1,0 +1,44 @@
+"""Six tasks on real and embedded data: the run of `benchmarks/accuracy.py`, within 100 minutes on two cores.
+
+Step 0 in plain float, so that what quantization costs can be read off: float.py trains it on, in float, for as long as
+steps 1 and 2 take.
+"""
+
+from configs.common import training
+
+from . import det_cyclist_light, det_person, det_rear, det_vehicle_sign, seg_default, seg_lane, utils
+
+common = utils
+tasks = [det_cyclist_light, det_person, det_rear, det_vehicle_sign, seg_default, seg_lane]
+
+pipeline_test = training.PIPELINE_TEST
+env = training.ENV
+fusion_bn_patterns = training.FUSION_BN_PATTERNS
+
+solver = [
+    {
+        "mode": "kFloatTraining",
+        "epochs": 12,
+        "batch_size": 8,
+        "learning_rate": 4e-3,
+        "weight_decay": 1e-2,
+        "freeze_fraction": 0.1,
+    },
+    {
+        "mode": "kTrainingWithoutBN",
+        "epochs": 1,
+        "batch_size": 8,
+        "learning_rate": 5e-4,
+        "freeze_fraction": 0.3,
+    },
+    {
+        "mode": "kTrainingWithoutBN",
+        "epochs": 2,
+        "batch_size": 8,
+        "learning_rate": 3e-4,
+        "freeze_fraction": 0.3,
+    },
+    {"mode": "kIntInference"},
+]
+
+int_inference_export_input_shape = {"image": (1, 360, 480, 3), "im_hw": (1, 2)}

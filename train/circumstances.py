@@ -1,0 +1,30 @@
+"""run.json: what a run's numbers depend on beside its config: seed, versions, processor, threads."""
+
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from configs.schema import PREFIXES
+from runtime.files import write_atomically
+from runtime.processor import processor_name
+
+PACKAGES = ("bitroad", "torch", "numpy", "opencv-python", "onnx", "onnxruntime", "lightning-fabric", "apache-tvm")
+
+
+def note_circumstances(path: Path, step: int, *, seed: int, ctx: str) -> None:
+    """Notes those of `step` in the file, in place of those of the same step that an earlier call noted."""
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known[PREFIXES[step]] = {
+        "seed": seed,
+        "ctx": ctx,
+        "threads": torch.get_num_threads(),
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    write_atomically(path, (json.dumps(known, indent=1) + "\n").encode())
