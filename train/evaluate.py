@@ -32,6 +32,7 @@ mAP at IoU 0.50 for detection tasks, mean IoU for segmentation tasks, each with 
 in the original picture's pixels, masks over all of them; what the network was not shown of a picture does not count.
 Precision-recall curves, confusion matrices and the pictures that went worst go to the folder --out."""
 
+TABLE_WIDTH = 120  # for a file or a pipe, where no terminal says how wide it is
 COLUMNS = {"map": "mAP", "map50": "mAP50", "miou": "mIoU", "line_f1": "line F1", "line_iou": "line IoU"}
 
 
@@ -152,7 +153,7 @@ def print_table(result: dict[str, Any], model: Path) -> None:
         for class_name, values in task["per_class"].items():
             table.add_row("", class_name, *_cells(values))
         table.add_section()
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else TABLE_WIDTH).print(table)
 
 
 def _cells(values: dict[str, Any]) -> list[str]:

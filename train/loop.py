@@ -179,6 +179,9 @@ class StepTrainer:
             self._freeze()
         self.module.load_state_dict(start.model)
         self.optimizer.load_state_dict(start.training["optimizer"])
+        for parameter, state in self.optimizer.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):  # the fused step pairs elements by their places in memory
+                state[name] = torch.empty_like(parameter).copy_(state[name])
         restore_random_state(start.training["random"])
 
 

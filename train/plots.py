@@ -43,7 +43,7 @@ def plot_precision_recall(curves: Mapping[str, npt.NDArray[Any]], target: Path, 
     for name, precision in curves.items():
         panel.plot(np.arange(101), precision, label=f"{name}, AP {precision.mean():.1f}")
     panel.set(xlim=(0, 100), ylim=(0, 101), xlabel="recall, %", ylabel="precision, %", title=f"{title}, IoU 0.50")
-    panel.legend(loc="lower left")
+    panel.legend(loc="best")
     panel.grid(alpha=0.3)
     _save(figure, target)
 

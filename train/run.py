@@ -107,7 +107,7 @@ def enter(run: Run, step: int, mine: dict[str, Any], *, resume: bool) -> tuple[S
         )
     compared = {"pipeline_test": "--pipeline-test", "seed": "--seed", "config": "config", "init": "--init"}
     for key, what in compared.items():
-        if theirs.get(key) != mine[key]:
+        if theirs.get(key) != mine.get(key):
             raise TrainError(
                 f"{run.folder}: step {step} was begun with another {what}; --resume needs the same one "
                 "(or start the step again without --resume in another folder, --out)"

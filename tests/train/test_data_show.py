@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
+from train.data.draw import TILE_WIDTH
 from train.data.folder_writer import FolderWriter
 from train.data.samples import Boxes, Sample, TaskLabels
-from train.data.show import TILE_WIDTH, main
+from train.data.show import main
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def feed(hook: Callable[[int], None] = lambda iteration: None) -> Callable[[int,
 
 
 def trainer(folder: Path, plan: Plan, batches: Any, start: int = 0) -> StepTrainer:
-    reporter = Reporter(plan, start, log_every=1, later_pictures=0, folder=folder, quiet=True)
+    reporter = Reporter(plan, start, log_every=1, later=(), folder=folder, quiet=True)
     facts = {"identity": IDENTITY, "step": plan.step}
     return StepTrainer(Fabric(accelerator="cpu", devices=1), Toy(), batches, plan, Run(folder), facts, reporter)
 
@@ -156,7 +156,7 @@ def test_ctrl_c_saves_between_two_iterations(tmp_path: Path, settings: Any) -> N
 def test_what_a_user_sees_of_a_step(tmp_path: Path, settings: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """Losses per task, an estimate of the time of this step and of those after it, and TensorBoard's file."""
     long = Plan(2, settings, 2, 20, 1)
-    reporter = Reporter(long, 0, log_every=10, later_pictures=10_000_000, folder=tmp_path, quiet=False)
+    reporter = Reporter(long, 0, log_every=10, later=[Plan(2, settings, 500_000, 20, 1)], folder=tmp_path, quiet=False)
     for done in range(1, long.iterations + 1):
         time.sleep(0.002)
         reporter.iteration(done, {"a": 1.0 / done, "loss": 2.0 / done}, 0.1)

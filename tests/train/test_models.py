@@ -69,13 +69,13 @@ def test_names_begin_with_the_part(network: MultiTaskNetwork, config: Config) ->
 
 def test_tasks_asked_for_are_the_ones_computed(network: MultiTaskNetwork, config: Config) -> None:
     with torch.no_grad():
-        outputs = network(torch.zeros(1, 3, 64, 64), ["seg_lane", "det_person"])
-    assert tuple(outputs) == ("seg_lane.logits", *config.task("det_person").output_names)
+        outputs = network(torch.zeros(1, 3, 64, 64), {"seg_lane": [0], "det_person": [0]})
+    assert tuple(outputs) == (*config.task("det_person").output_names, "seg_lane.logits")
 
 
 def test_sizes_need_no_multiple_of_the_stride(network: MultiTaskNetwork) -> None:
     with torch.no_grad():
-        outputs = network(torch.zeros(1, 3, 128, 285), ["seg_lane", "det_person"])
+        outputs = network(torch.zeros(1, 3, 128, 285), {"seg_lane": [0], "det_person": [0]})
     assert outputs["seg_lane.logits"].shape[2:] == (32, 72)
     assert [outputs[f"det_person.score_s{s}"].shape[3] for s in (8, 16, 32, 64)] == [36, 18, 9, 5]
 
