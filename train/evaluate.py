@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         worst = Worst(config)
         metrics = measure(predictor, config, data=options.data, limit=options.limit, progress=True, worst=worst)
         result = results_of(metrics)
+        print_table(result, options.model)
         if options.json:
             write_json(options.json, result)
         write_report(out, config, metrics, worst)
@@ -64,7 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130
-    print_table(result, options.model)
     print(f"curves, confusion matrices and the worst pictures: {out}")
     return 0
 

@@ -6,7 +6,7 @@ name = "det_vehicle_sign"
 kind = "detection"
 classes = labels.VEHICLE_SIGN
 data = datasets.SCENES
-head = boxes.head(size=2.2, ratios=(0.45, 0.75, 1.0))
+head = boxes.head(size=1.8, ratios=(0.85,), octaves=(1.0, 1.26, 1.59))
 loss = boxes.LOSS
 metric = "coco_map"
 post_processing = boxes.POST_PROCESSING

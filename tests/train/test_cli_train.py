@@ -76,19 +76,35 @@ def command(config: Path, folder: Path, *more: str, step: int = 0) -> list[str]:
     return ["--config", str(config), "--step", str(step), "--pipeline-test", "--out", str(folder), *more]
 
 
-def test_a_killed_run_resumes_to_the_same_bits(tiny_run: Any, tmp_path: Path, repository: Path) -> None:
+def stopped_in_epoch_2(config: Path, folder: Path, repository: Path, how: signal.Signals) -> tuple[int, str]:
+    """Exit code and error output of a training whose processes, loading ones included, are all sent a signal."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "train.train", *command(tiny_run.config, tmp_path)],
+        [sys.executable, "-m", "train.train", *command(config, folder)],
         cwd=repository,
         start_new_session=True,
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 120
-    while not (tmp_path / "with-bn-0001.params").exists() and time.monotonic() < deadline:
+    while not (folder / "with-bn-0001.params").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert (tmp_path / "with-bn-0001.params").exists()
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    assert (folder / "with-bn-0001.params").exists()
+    os.killpg(process.pid, how)
+    _, error = process.communicate()
+    return process.returncode, error
+
+
+def test_a_request_to_end_saves_what_there_is(tiny_run: Any, tmp_path: Path, repository: Path) -> None:
+    code, error = stopped_in_epoch_2(tiny_run.config, tmp_path, repository, signal.SIGTERM)
+    assert code == 130, error
+    assert "stopped; all is saved in" in error
+    assert "--resume" in error
+    assert (tmp_path / "with-bn-resume.params").is_file()
+
+
+def test_a_killed_run_resumes_to_the_same_bits(tiny_run: Any, tmp_path: Path, repository: Path) -> None:
+    stopped_in_epoch_2(tiny_run.config, tmp_path, repository, signal.SIGKILL)
     (tmp_path / ".with-bn-0002.params.1234.part").write_bytes(b"what a kill within a write leaves")
     assert not (tmp_path / "with-bn-last-0000.params").exists()
     assert main(command(tiny_run.config, tmp_path, "--resume")) == 0
