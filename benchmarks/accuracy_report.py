@@ -10,20 +10,21 @@ from configs import Config
 from runtime.processor import processor_name
 
 METRICS = {"miou": "mIoU", "line_f1": "line F1", "line_iou": "line IoU", "map50": "mAP50", "map": "mAP"}
+COMMANDS = {"accuracy": "accuracy.py", "accuracy-night": "accuracy.py --night"}
 KEPT = ("results.csv", "results.png", "config.json", "run.json")
 
 
-def page(config: Config, results: dict[str, Any], clock: Clock) -> str:
-    """The page's text."""
+def page(config: Config, results: dict[str, Any], clock: Clock, name: str) -> str:
+    """The text of docs/NAME.md."""
     settings = config.solver
     lines = [
         "# Accuracy: float, step 2, step 3",
         "",
-        "Written by `python benchmarks/accuracy.py`: do not edit.",
+        f"Written by `python benchmarks/{COMMANDS[name]}`: do not edit.",
         "",
         f"Six tasks trained from nothing on {processor_name()}, {config.common.threads} threads, in "
-        f"{clock.minutes:.0f} minutes ({clock}). Config: `configs/camvid/multitask.py`, seed {config.env.seed}; "
-        "log and curves are in [accuracy/](accuracy/).",
+        f"{clock.minutes:.0f} minutes ({clock}). Config: `configs/camvid/{Path(config.file).name}`, seed "
+        f"{config.env.seed}; log and curves are in [{name}/]({name}/).",
         "",
         "- **Data.** CamVid's 367 training frames of 360x480 (segmentation; boxes by connected components), 8 frames "
         "of comma10k (lines), embedded scenes of the same size. Nothing was pretrained.",
@@ -65,10 +66,11 @@ def _row(name: str, task: str, class_name: str, key: str, entries: dict[str, dic
     return f"| {' | '.join([name, task, class_name, title, *cells])} |"
 
 
-def write(text: str, run: Path, docs: Path) -> None:
+def write(text: str, run: Path, docs: Path, name: str) -> None:
     """The page, and the run's log and curves beside it."""
-    (docs / "accuracy.md").write_text(text, encoding="utf-8")
-    (docs / "accuracy").mkdir(exist_ok=True)
-    for name in KEPT:
-        shutil.copyfile(run / name, docs / "accuracy" / name)
-    print(f"wrote {docs / 'accuracy.md'}")
+    page_file, folder = docs / f"{name}.md", docs / name
+    page_file.write_text(text, encoding="utf-8")
+    folder.mkdir(exist_ok=True)
+    for kept in KEPT:
+        shutil.copyfile(run / kept, folder / kept)
+    print(f"wrote {page_file}")

@@ -47,9 +47,9 @@ def command(module: str, *arguments: object) -> None:
         raise SystemExit(done.returncode)
 
 
-def train(config: Path, run: Path, clock: Clock, steps: range = range(3), *more: object, phase: str = "step") -> None:
-    """Trains the steps in `run`, each continued where it stopped; one that is finished takes no time."""
-    for step in steps:
+def train(config: Path, run: Path, clock: Clock, *more: object) -> None:
+    """Trains steps 0 to 2 in `run`, each continued where it stopped; one that is finished takes no time."""
+    for step in range(3):
         if not Run(run).export(step).is_file():
-            with clock.phase(f"{phase} {step}"):
+            with clock.phase(f"step {step}"):
                 command("train.train", "--config", config, "--step", step, "--out", run, "--resume", *more)

@@ -1,8 +1,10 @@
 """Six tasks on real and embedded data: the run of `benchmarks/accuracy.py`, within 100 minutes on two cores.
 
-Step 0 in plain float, so that what quantization costs can be read off: float.py trains it on, in float, for as long as
-steps 1 and 2 take.
+Step 0 in plain float, so that what quantization costs can be read off: the benchmark trains it on in float, too, for as
+many iterations as steps 1 and 2.
 """
+
+from typing import Any as _Any
 
 from configs.common import training
 
@@ -15,7 +17,7 @@ pipeline_test = training.PIPELINE_TEST
 env = training.ENV
 fusion_bn_patterns = training.FUSION_BN_PATTERNS
 
-solver = [
+solver: list[dict[str, _Any]] = [
     {
         "mode": "kFloatTraining",
         "epochs": 12,

@@ -43,13 +43,13 @@ CLOCK = SimpleNamespace(minutes=80.0)
 
 
 def test_all_well(accuracy: Any, config: Config, results: dict[str, Any]) -> None:
-    assert accuracy.verdict(results, CLOCK, config) == []
+    assert accuracy.verdict(results, CLOCK, config, limit=100.0) == []
 
 
 def test_what_does_not_hold_is_named(accuracy: Any, config: Config, results: dict[str, Any]) -> None:
     results["float"]["scenes"]["det_person"]["map50"] = 50.6
     results["step 3"]["CamVid"]["seg_default"]["miou"] = 47.9
-    found = accuracy.verdict(results, SimpleNamespace(minutes=101.0), config)
+    found = accuracy.verdict(results, SimpleNamespace(minutes=101.0), config, limit=100.0)
     assert len(found) == 5
     for part in ("step 3's metrics", "101 minutes", "mIoU is 47.90", "det_person, scenes", "seg_default, CamVid"):
         assert any(part in entry for entry in found), part
@@ -57,7 +57,7 @@ def test_what_does_not_hold_is_named(accuracy: Any, config: Config, results: dic
 
 def test_small_losses_are_no_problem(accuracy: Any, config: Config, results: dict[str, Any]) -> None:
     results["float"]["scenes"]["seg_lane"]["miou"] = 40.5
-    assert accuracy.verdict(results, CLOCK, config) == []
+    assert accuracy.verdict(results, CLOCK, config, limit=100.0) == []
 
 
 def test_the_page_has_a_row_for_every_task_and_labelled_class(
@@ -68,7 +68,7 @@ def test_the_page_has_a_row_for_every_task_and_labelled_class(
         pass
     assert json.loads((tmp_path / "seconds.json").read_text()).keys() == {"step 0"}
     results["float"]["CamVid"]["seg_default"]["miou"] = 54.0
-    page = accuracy.accuracy_report.page(config, results, clock)
+    page = accuracy.accuracy_report.page(config, results, clock, "accuracy")
     assert "| **CamVid** | **seg_default** | all | mIoU | 54.00 | 55.00 | 55.00 | +1.00 |" in page
     assert "|  |  | road | IoU | 55.00 | 55.00 | 55.00 | +0.00 |" in page
     assert "lane marking" not in page
