@@ -122,6 +122,29 @@ def verdict(results: dict[str, Any], clock: Clock, config: Config, *, limit: flo
     return problems
 
 
+def all_phases(source: Path, file: Path, run: Path, clock: Clock, *, pipeline_test: bool) -> dict[str, Any]:
+    """From data to metrics, by model; what was finished in an earlier call is not done again."""
+    config = load(file)
+    with clock.phase("data"):
+        convert(source)
+        draw_scenes()
+    train(file, run, clock, *(("--pipeline-test",) if pipeline_test else ()))
+    models = {
+        "float": train_on_in_float(config, run, clock, pipeline_test=pipeline_test),
+        "step 2": run / "fusion-bn-c2-export-last.onnx",
+        "step 3": run / "int-inference-export-last.so",
+    }
+    with clock.phase("build and parity"):
+        command("compile.build", "--config", file, "--out", run)
+        command("compile.verify", "--config", file, "--out", run, "--images", DATA / "camvid/val/images")
+    with clock.phase("metrics"):
+        results = {}
+        for name, model in models.items():
+            print(f"{name}: {model}", flush=True)
+            results[name] = measure(model, config, TESTED if pipeline_test else None)
+    return results
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -135,27 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     source = Path(os.environ.get("BITROAD_DATA", REPOSITORY.parent / "shared/data"))
     if not (source / "camvid").is_dir() or not (source / "comma10k").is_dir():
         parser.error(f"{source}: no camvid and comma10k there; set BITROAD_DATA to the folder that holds them")
-    clock = Clock(run)
-    with clock.phase("data"):
-        convert(source)
-        draw_scenes()
-    test = ("--pipeline-test",) if options.pipeline_test else ()
-    train(file, run, clock, *test)
-    config = load(file)
-    further = train_on_in_float(config, run, clock, pipeline_test=options.pipeline_test)
-    with clock.phase("build and parity"):
-        command("compile.build", "--config", file, "--out", run)
-        command("compile.verify", "--config", file, "--out", run, "--images", DATA / "camvid/val/images")
-    models = {
-        "float": further,
-        "step 2": run / "fusion-bn-c2-export-last.onnx",
-        "step 3": run / "int-inference-export-last.so",
-    }
-    with clock.phase("metrics"):
-        results = {}
-        for name, model in models.items():
-            print(f"{name}: {model}", flush=True)
-            results[name] = measure(model, config, TESTED if options.pipeline_test else None)
+    clock, config = Clock(run), load(file)
+    results = all_phases(source, file, run, clock, pipeline_test=options.pipeline_test)
     if options.json:
         options.json.write_text(json.dumps({"seconds": clock.seconds, "models": results}, indent=1) + "\n")
     text = accuracy_report.page(config, results, clock, name)
