@@ -97,7 +97,7 @@ def measure(model: Path, config: Config, limit: int | None) -> dict[str, Any]:
 
 def validated_on(task: DetectionTask | SegmentationTask) -> list[Path]:
     """The folders of its validation data."""
-    return [Path(source.path).resolve() for source in task.data.val if isinstance(source, FolderSource)]
+    return [Path(source.path) for source in task.data.val if isinstance(source, FolderSource)]
 
 
 def _known(values: dict[str, Any]) -> bool:
