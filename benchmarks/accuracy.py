@@ -88,7 +88,7 @@ def measure(model: Path, config: Config, limit: int | None) -> dict[str, Any]:
     predictor = load_predictor(model, config)
     results = {}
     for name, folder in SETS.items():
-        path = DATA / folder / "val"
+        path = (DATA / folder / "val").resolve()
         here = config.model_copy(update={"tasks": tuple(task for task in config.tasks if path in validated_on(task))})
         tasks = evaluate(predictor, here, data=path, limit=limit, progress=True)["tasks"]
         results[name] = {task: value for task, value in tasks.items() if _known(value)}

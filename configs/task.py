@@ -46,11 +46,9 @@ class TaskData(Frozen):
         """The same with the relative paths of folders made absolute, starting at `folder`."""
 
         def absolute(source: Source) -> Source:
-            return (
-                source
-                if source.kind == "scenes"
-                else source.model_copy(update={"path": str((folder / source.path).resolve())})
-            )
+            if source.kind == "scenes":
+                return source
+            return source.model_copy(update={"path": str((folder / source.path).resolve())})
 
         return TaskData(train=tuple(map(absolute, self.train)), val=tuple(map(absolute, self.val)))
 
