@@ -3,12 +3,15 @@
 Step 0 in plain float, so that what quantization costs can be read off: it is the float model, step 2 the quantized one.
 """
 
-from . import small_crops
-from .multitask import env, fusion_bn_patterns, int_inference_export_input_shape, pipeline_test, tasks
+from configs.common import training
 
-__all__ = ["common", "env", "fusion_bn_patterns", "int_inference_export_input_shape", "pipeline_test", "tasks"]
+from . import small_crops
+from .multitask import fusion_bn_patterns, int_inference_export_input_shape, pipeline_test, tasks
+
+__all__ = ["common", "fusion_bn_patterns", "int_inference_export_input_shape", "pipeline_test", "tasks"]
 
 common = small_crops
+env = {**training.ENV, "float_precision": "bfloat16"}  # step 0 in half the time
 
 solver = [
     {

@@ -30,7 +30,7 @@ SOLVER = [
     {"mode": "kIntInference"},
 ]
 PIPELINE_TEST = {"epochs": 1, "iterations_per_epoch": 4, "batch_size": 2, "pictures": 8}
-ENV = {"seed": 1, "log_every": 10, "float_precision": "bfloat16"}
+ENV = {"seed": 1, "log_every": 10, "float_precision": "float32"}
 
 # Regular expressions on the dotted names of batch norms, from the name's start.
 # Step 1 absorbs what the tasks share, step 2 the heads.
