@@ -15,6 +15,14 @@ from runtime.processor import processor_name
 PACKAGES = ("bitroad", "torch", "numpy", "opencv-python", "onnx", "onnxruntime", "lightning-fabric", "apache-tvm")
 
 
+def version_of(package: str) -> str | None:
+    """None where it is not installed: a checkout can be run as it is."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def note_circumstances(path: Path, step: int, *, seed: int, ctx: str) -> None:
     """Notes those of `step` in the file, in place of those of the same step that an earlier call noted."""
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -25,6 +33,6 @@ def note_circumstances(path: Path, step: int, *, seed: int, ctx: str) -> None:
         "processor": processor_name(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {name: version for name in PACKAGES if (version := version_of(name))},
     }
     write_atomically(path, (json.dumps(known, indent=1) + "\n").encode())
