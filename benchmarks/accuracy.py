@@ -33,7 +33,7 @@ from train.session import Request, train_step
 CONFIG, NIGHT = (REPOSITORY / "configs/camvid" / name for name in ("multitask.py", "night.py"))
 DATA = REPOSITORY / "data"
 HELD_OUT = 3  # comma10k frames of the eleven here that are for validation
-CAMVID, COMMA10K, SCENES = "CamVid", "comma10k", "scenes"
+CAMVID, COMMA10K, SCENES, ALL = "CamVid", "comma10k", "scenes", "all"
 SETS = {CAMVID: "camvid", COMMA10K: "comma10k", SCENES: "scenes"}  # folders in DATA
 SCENE_SEEDS = {"train": (1_000_000, 600), "val": (2_000_000, 500)}  # the first one's, and how many
 JUDGED_ON = {"seg_default": CAMVID}  # every other task: the scenes
@@ -92,6 +92,7 @@ def measure(model: Path, config: Config, limit: int | None) -> dict[str, Any]:
         here = config.model_copy(update={"tasks": tuple(task for task in config.tasks if path in validated_on(task))})
         tasks = evaluate(predictor, here, data=path, limit=limit, progress=True)["tasks"]
         results[name] = {task: value for task, value in tasks.items() if _known(value)}
+    results[ALL] = evaluate(predictor, config, limit=limit, progress=True)["tasks"]
     return results
 
 

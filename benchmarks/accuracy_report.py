@@ -35,7 +35,8 @@ def page(config: Config, results: dict[str, Any], clock: Clock, name: str) -> st
         "- **Metrics**, in percent. CamVid: its 101 validation frames, one confusion matrix over all pixels at the "
         "labels' own resolution, 11 classes, void left out. They flatter: one drive stands on both sides of the split. "
         "Scenes: 500 embedded scenes never seen. comma10k: 3 frames, which say little. mAP50 and mAP as COCO's; line "
-        "F1 and line IoU over pixels, all classes but background taken as one.",
+        "F1 and line IoU over pixels, all classes but background taken as one. All: what `train.evaluate` prints for "
+        "the config's own validation data, every task on all of its sets.",
         "",
         "| set | task | class | metric | float | step 2 | step 3 | int8 - float |",
         "| --- | --- | --- | --- | ---: | ---: | ---: | ---: |",
