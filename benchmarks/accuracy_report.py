@@ -11,7 +11,7 @@ from runtime.processor import processor_name
 
 METRICS = {"miou": "mIoU", "line_f1": "line F1", "line_iou": "line IoU", "map50": "mAP50", "map": "mAP"}
 COMMANDS = {"accuracy": "accuracy.py", "accuracy-night": "accuracy.py --night"}
-KEPT = ("results.csv", "results.png", "config.json", "run.json")
+KEPT = ("results.csv", "results.png", "run.json")
 
 
 def page(config: Config, results: dict[str, Any], clock: Clock, name: str) -> str:
