@@ -24,7 +24,7 @@ def page(config: Config, results: dict[str, Any], clock: Clock, name: str) -> st
         "",
         f"Six tasks trained from nothing on {processor_name()}, {config.common.threads} threads, in "
         f"{clock.minutes:.0f} minutes ({clock}). Config: `configs/camvid/{Path(config.file).name}`, seed "
-        f"{config.env.seed}; log and curves are in [{name}/]({name}/).",
+        f"{config.env.seed}; [log]({name}/results.csv), [curves]({name}/results.png).",
         "",
         "- **Data.** CamVid's 367 training frames of 360x480 (segmentation; boxes by connected components), 8 frames "
         "of comma10k (lines), embedded scenes of the same size. Nothing was pretrained.",

@@ -2,8 +2,9 @@
 
     python benchmarks/loading.py [--iterations N]
 
-Draws embedded scenes of that size, packs them as JPEG in the project's format, and trains step 0 of
-configs/4pe_resize/multitask.py on them in float, with the config's loading, threads and precision. Also how long one loading process takes for a picture, by parts. Exit code 1 from 10 percent of waiting on.
+Draws embedded scenes of that size, writes them as JPEG in the project's format, and trains step 0 of
+configs/4pe_resize/multitask.py on them in float, with the config's loading, threads and precision. Also how long one
+loading process takes for a picture, by parts. Exit code 1 from 10 percent of waiting on.
 """
 
 import argparse
