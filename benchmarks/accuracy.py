@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import accuracy_report
-from phases import REPOSITORY, Clock, command, train
+from phases import REPOSITORY, Clock, command, headline, train
 
 from configs import Config, load
 from configs.task import DetectionTask, FolderSource, SegmentationTask
@@ -91,7 +91,7 @@ def measure(model: Path, config: Config, limit: int | None) -> dict[str, Any]:
         path = (DATA / folder / "val").resolve()
         here = config.model_copy(update={"tasks": tuple(task for task in config.tasks if path in validated_on(task))})
         tasks = evaluate(predictor, here, data=path, limit=limit, progress=True)["tasks"]
-        results[name] = {task: value for task, value in tasks.items() if _known(value)}
+        results[name] = {task: value for task, value in tasks.items() if headline(value) is not None}
     results[ALL] = evaluate(predictor, config, limit=limit, progress=True)["tasks"]
     return results
 
@@ -101,9 +101,10 @@ def validated_on(task: DetectionTask | SegmentationTask) -> list[Path]:
     return [Path(source.path) for source in task.data.val if isinstance(source, FolderSource)]
 
 
-def _known(values: dict[str, Any]) -> bool:
-    """Whether a set labels anything of the task."""
-    return values.get("miou", values.get("map50")) is not None
+def judged(results: dict[str, Any], config: Config) -> dict[str, float | None]:
+    """The number that each task of a model is judged by, under the names of task and set."""
+    sets = {task.name: JUDGED_ON.get(task.name, SCENES) for task in config.tasks}
+    return {f"{name}, {judged_on}": headline(results[judged_on][name]) for name, judged_on in sets.items()}
 
 
 def verdict(results: dict[str, Any], clock: Clock, config: Config, *, limit: float | None) -> list[str]:
@@ -114,18 +115,16 @@ def verdict(results: dict[str, Any], clock: Clock, config: Config, *, limit: flo
     miou = results["step 3"][CAMVID]["seg_default"]["miou"]
     if miou < LEAST_MIOU:
         problems.append(f"CamVid: the compiled model's mIoU is {miou:.2f}, under {LEAST_MIOU}")
-    for task in config.tasks:
-        judged_on = JUDGED_ON.get(task.name, SCENES)
-        key = "miou" if task.kind == "segmentation" else "map50"
-        gain = results["step 3"][judged_on][task.name][key] - results["float"][judged_on][task.name][key]
-        if gain < LEAST_GAIN:
-            problems.append(f"{task.name}, {judged_on}: int8 is {-gain:.2f} points of {key} below float")
+    quantized, unquantized = (judged(results[model], config) for model in ("step 3", "float"))
+    for task, value in quantized.items():
+        if value - unquantized[task] < LEAST_GAIN:
+            problems.append(f"{task}: int8 is {unquantized[task] - value:.2f} points below float")
     return problems
 
 
-def all_phases(source: Path, file: Path, run: Path, clock: Clock, *, pipeline_test: bool) -> dict[str, Any]:
+def all_phases(source: Path, config: Config, run: Path, clock: Clock, *, pipeline_test: bool) -> dict[str, Any]:
     """From data to metrics, by model; what was finished in an earlier call is not done again."""
-    config = load(file)
+    file = Path(config.file)
     with clock.phase("data"):
         convert(source)
         draw_scenes()
@@ -160,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not (source / "camvid").is_dir() or not (source / "comma10k").is_dir():
         parser.error(f"{source}: no camvid and comma10k there; set BITROAD_DATA to the folder that holds them")
     clock, config = Clock(run), load(file)
-    results = all_phases(source, file, run, clock, pipeline_test=options.pipeline_test)
+    results = all_phases(source, config, run, clock, pipeline_test=options.pipeline_test)
     if options.json:
         options.json.write_text(json.dumps({"seconds": clock.seconds, "models": results}, indent=1) + "\n")
     text = accuracy_report.page(config, results, clock, name)

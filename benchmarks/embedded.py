@@ -17,7 +17,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from phases import REPOSITORY, Clock, command, train
+from phases import REPOSITORY, Clock, command, headline, train
 
 from configs import Config, load
 from configs.schema import IGNORE_LABEL
@@ -61,11 +61,6 @@ def trivial(config: Config) -> dict[str, float]:
         # the commonest class is found wherever it is, and marked wherever another one is; the others are never found
         values[name] = percent(count.max() / count.sum() / np.count_nonzero(count))
     return values
-
-
-def headline(task: dict[str, Any]) -> float:
-    """mAP50 or mIoU, in percent."""
-    return float(task["miou"] if "miou" in task else task["map50"])
 
 
 def report(config: Config, results: dict[str, Any], clock: Clock, baseline: dict[str, float]) -> str:

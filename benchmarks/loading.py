@@ -57,9 +57,8 @@ def on_folder(config: Config, folder: Path, iterations: int) -> Config:
     source = FolderSettings(kind="folder", path=str(folder))
     data = TaskData(train=(source,), val=(source,))
     tasks = tuple(task.model_copy(update={"data": data}) for task in config.tasks)
-    first = config.solver[0].model_copy(update={"mode": "kFloatTraining", "epochs": 1})
-    batches = -(-SCENES // first.batch_size)
-    first = first.model_copy(update={"epochs": max(1, round(iterations / batches))})
+    epochs = max(1, round(iterations * config.solver[0].batch_size / SCENES))
+    first = config.solver[0].model_copy(update={"mode": "kFloatTraining", "epochs": epochs})
     return config.model_copy(update={"tasks": tasks, "solver": (first, *config.solver[1:])})
 
 

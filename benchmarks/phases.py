@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from train.run import Run
 
@@ -38,6 +39,12 @@ class Clock:
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value / 60:.1f}" for name, value in self.seconds.items())
+
+
+def headline(task: dict[str, Any]) -> float | None:
+    """Of a task's metrics the number that it is judged by, mIoU or mAP50 in percent; None where nothing is labelled."""
+    value: float | None = task["miou" if "miou" in task else "map50"]
+    return value
 
 
 def command(module: str, *arguments: object) -> None:

@@ -13,10 +13,10 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from accuracy import CONFIG, DATA, JUDGED_ON, SCENES, measure
+from accuracy import CONFIG, DATA, judged, measure
 from phases import REPOSITORY, command
 from rich.console import Console
 from rich.table import Table
@@ -71,16 +71,6 @@ def calibrated(run: Path, folder: Path) -> Path:
     return library
 
 
-def headlines(results: dict[str, Any]) -> dict[str, float]:
-    """The number that each task is judged by: mIoU on CamVid or on the scenes, mAP50 on the scenes."""
-    values = {}
-    for name in (*JUDGED_ON, *(name for name in results[SCENES] if name not in JUDGED_ON)):
-        judged_on = JUDGED_ON.get(name, SCENES)
-        entry = results[judged_on][name]
-        values[f"{name}, {judged_on}"] = entry["miou" if "miou" in entry else "map50"]
-    return values
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -95,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     models["static"] = calibrated(options.run, options.out / "static")
     models["observed"] = trained("observed", first, options.out / "observed")
     models["learned"] = trained("learned", first, options.out / "learned")
-    values = {name: headlines(measure(model, config, None)) for name, model in models.items()}
+    values = {name: judged(measure(model, config, None), config) for name, model in models.items()}
     table = Table("task, judged on", *values, title=f"{EPOCHS} epoch of step 1 and of step 2; mIoU or mAP50, percent")
     for row in next(iter(values.values())):
         table.add_row(row, *(f"{entry[row]:.2f}" for entry in values.values()))

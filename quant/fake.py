@@ -77,14 +77,11 @@ def round_to_grid(value: Tensor, shift: int, low: int, high: int) -> Tensor:
 
 
 class _Round(torch.autograd.Function):
-    """To multiples of `step`, up to 2^22 of them, half to even: by adding 1.5 · 2^23 steps and taking them off again,
-    which is float32 addition. The gradient passes.
-    """
+    """To multiples of `step`; the gradient passes."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, step: float) -> Tensor:
-        magic = 1.5 * 2**23 * step
-        return (value + magic).sub_(magic)
+        return _to_multiples(value, step)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
@@ -117,8 +114,16 @@ class _RoundToLearnedGrid(torch.autograd.Function):
 
 def _on_grid(value: Tensor, shift: int, low: int, high: int) -> Tensor:
     """clamp(rint(x · 2^shift), low, high) · 2^-shift, a new tensor."""
-    step, magic = 2.0**-shift, 1.5 * 2**23 * 2.0**-shift
-    return value.clamp(low * step, high * step).add_(magic).sub_(magic)
+    step = 2.0**-shift
+    return _to_multiples(value.clamp(low * step, high * step), step)
+
+
+def _to_multiples(value: Tensor, step: float) -> Tensor:
+    """rint(x / step) · step, a new tensor, for up to 2^22 steps: adding 1.5 · 2^23 of them and taking them off again
+    rounds half to even, since that is what float32 addition does.
+    """
+    magic = 1.5 * 2**23 * step
+    return (value + magic).sub_(magic)
 
 
 class ActivationQuantizer(Quantized):

@@ -16,6 +16,12 @@ from train.data.samples import Sample, TaskLabels
 from train.data.storage import IMAGES, MASKS
 
 
+def refuse_data_set(folder: Path) -> None:
+    """DataError if the folder holds a data set already: none is written over."""
+    if (folder / ANNOTATIONS).exists():
+        raise DataError(f"{folder / ANNOTATIONS}: there is a data set already; give another folder or delete it")
+
+
 class FolderWriter:
     """Writes samples in the format, annotations.json at the end. `labels` say what the samples hold; without names of
     classes they are of masks.

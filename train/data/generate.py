@@ -11,8 +11,7 @@ from rich.progress import track
 
 from train.data.classes import DETECTION_CLASSES
 from train.data.errors import DataError
-from train.data.folder import ANNOTATIONS
-from train.data.folder_writer import FolderWriter, write_png
+from train.data.folder_writer import FolderWriter, refuse_data_set, write_png
 from train.data.samples import TaskLabels
 from train.data.scenes import SOURCE_SIZES, render_sample
 
@@ -52,8 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def generate(out: Path, count: int, seed: int, sizes: Sequence[tuple[int, int]], *, only_images: bool = False) -> None:
     """Writes the scenes. DataError if `out` holds a data set already or cannot be written."""
-    if (out / ANNOTATIONS).exists():
-        raise DataError(f"{out / ANNOTATIONS}: there is a data set already; give another --out or delete it")
+    refuse_data_set(out)
     writer = FolderWriter(out, {task: TaskLabels(names) for task, names in DETECTION_CLASSES.items()})
     for index in track(range(count), description="scenes", console=Console(stderr=True)):
         sample = render_sample(seed + index, sizes[index % len(sizes)])

@@ -13,6 +13,7 @@ from rich.progress import track
 
 from train.data.errors import DataError
 from train.data.folder import ANNOTATIONS, FolderSource
+from train.data.folder_writer import refuse_data_set
 from train.data.storage import SHARDS
 
 DESCRIPTION = """Pack the pictures and masks of a data set in the project's format (docs/data.md) into tar files of
@@ -45,8 +46,7 @@ def pack(source: Path, target: Path, shard_bytes: int) -> int:
     """Writes the tar files, annotations.json last; returns how many. DataError if a file of `source` is missing, or
     `target` holds a data set already.
     """
-    if (target / ANNOTATIONS).exists():
-        raise DataError(f"{target / ANNOTATIONS}: there is a data set already; give another folder or delete it")
+    refuse_data_set(target)
     files = FolderSource(source)
     (target / SHARDS).mkdir(parents=True, exist_ok=True)
     numbers = track(range(len(files)), description="packing", console=Console(stderr=True))
