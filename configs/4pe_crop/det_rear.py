@@ -1,12 +1,3 @@
 """Detection of vehicle fronts and rears."""
 
-from configs.common import boxes, datasets, labels
-
-name = "det_rear"
-kind = "detection"
-classes = labels.REAR
-data = datasets.SCENES
-head = boxes.head(size=1.8, ratios=(0.85,), octaves=(1.0, 1.26, 1.59))
-loss = boxes.LOSS
-metric = "coco_map"
-post_processing = boxes.POST_PROCESSING
+from configs.common.tasks.det_rear import *

@@ -1,14 +1,7 @@
 """Detection of vehicle fronts and rears."""
 
-from configs.common import boxes, labels
+from configs.common.tasks.det_rear import *
 
 from . import sets
 
-name = "det_rear"
-kind = "detection"
-classes = labels.REAR
 data = sets.SCENES
-head = boxes.head(size=1.8, ratios=(0.85,), octaves=(1.0, 1.26, 1.59))
-loss = boxes.LOSS
-metric = "coco_map"
-post_processing = boxes.POST_PROCESSING

@@ -1,14 +1,7 @@
 """Detection of whole vehicles and traffic signs."""
 
-from configs.common import boxes, labels
+from configs.common.tasks.det_vehicle_sign import *
 
 from . import sets
 
-name = "det_vehicle_sign"
-kind = "detection"
-classes = labels.VEHICLE_SIGN
 data = sets.BOXES
-head = boxes.head(size=2.2, ratios=(0.45, 0.75, 1.0))
-loss = boxes.LOSS
-metric = "coco_map"
-post_processing = boxes.POST_PROCESSING

@@ -1,13 +1,7 @@
 """Segmentation of lane markings, 4 classes."""
 
-from configs.common import labels, network
+from configs.common.tasks.seg_lane import *
 
 from . import sets
 
-name = "seg_lane"
-kind = "segmentation"
-classes = labels.LANE
 data = sets.LANES
-head = {"kind": "pixels", "stride": 4, "channels": network.PIXEL_CHANNELS}
-loss = {"kind": "cross_entropy", "class_weights": (0.4, 2.0, 2.0, 2.0)}
-metric = "lines"

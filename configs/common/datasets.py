@@ -3,7 +3,9 @@
 A data set of one's own goes beside or in place of them: {"kind": "folder", "path": "../my_data/train"}.
 """
 
-SCENES = {
+from typing import Any
+
+SCENES: dict[str, Any] = {
     "train": [{"kind": "scenes", "seed": 1_000_000, "count": 2400}],
     "val": [{"kind": "scenes", "seed": 2_000_000, "count": 60}],
 }
