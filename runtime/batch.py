@@ -14,7 +14,7 @@ from typing import Any
 from runtime.draw import draw_overlay
 from runtime.errors import ImageError, VideoError
 from runtime.image import Inputs, Picture, read_picture
-from runtime.predict import Prediction, Predictor, by_any
+from runtime.predict import PicturePredictor, Prediction, by_any
 from runtime.results import ResultsWriter, unique_names, write_mask, write_picture
 from runtime.stream import in_order
 from runtime.timing import Progress, Stopwatch, statistics_table
@@ -91,7 +91,7 @@ class Batch:
     """
 
     def __init__(
-        self, predictors: Sequence[Predictor], model: str, out: Path, *, overlay: bool = True, masks: bool = True
+        self, predictors: Sequence[PicturePredictor], model: str, out: Path, *, overlay: bool = True, masks: bool = True
     ) -> None:
         self._tasks = predictors[0].tasks
         self._workers = len(predictors)
@@ -199,7 +199,7 @@ def without_masks(prediction: Prediction) -> Prediction:
     return replace(prediction, masks={})
 
 
-def process(predictors: Sequence[Predictor], inputs: Inputs, model: str, options: argparse.Namespace) -> int:
+def process(predictors: Sequence[PicturePredictor], inputs: Inputs, model: str, options: argparse.Namespace) -> int:
     """What a command does with the options of `add_arguments`: runs a batch, prints its report; the exit code."""
     batch = Batch(predictors, model, options.out, overlay=not options.no_overlay, masks=not options.no_masks)
     report = batch.run(inputs)
@@ -244,4 +244,7 @@ def _score(text: str) -> float:
 
 
 def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("names no task")
+    return names

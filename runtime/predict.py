@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,16 @@ class Prediction:
     detections: tuple[Detection, ...]
     masks: dict[str, npt.NDArray[np.uint8]]
     seconds: dict[str, float] = field(default_factory=dict, compare=False)
+
+
+class PicturePredictor(Protocol):
+    """What finds the boxes and masks of its `tasks` in a picture: one model, or several together."""
+
+    tasks: tuple[Task, ...]
+
+    def __call__(self, picture: Picture) -> Prediction:
+        """What is found in `picture`, RGB uint8 (h, w, 3) of any size."""
+        ...
 
 
 class Predictor:
@@ -91,6 +102,12 @@ class Predictor:
             others.append(other)
         return [self, *others]
 
+    def restricted(self, only: Sequence[str]) -> "Predictor":
+        """This predictor with those of its tasks that `only` names, which may be none."""
+        other = copy.copy(self)
+        other.tasks = tuple(task for task in self.tasks if task.name in only)
+        return other
+
     def __call__(self, picture: Picture) -> Prediction:
         """What is found in `picture`, RGB uint8 (h, w, 3) of any size. ImageError if it is too small."""
         check_size((picture.shape[0], picture.shape[1]), "picture")
@@ -127,9 +144,9 @@ class Predictor:
         return found
 
 
-def by_any(predictors: Sequence[Predictor]) -> Callable[[Picture], Prediction]:
+def by_any(predictors: Sequence[PicturePredictor]) -> Callable[[Picture], Prediction]:
     """Predicts by one of them that is idle, in whichever thread: there must be one to a thread."""
-    idle: SimpleQueue[Predictor] = SimpleQueue()
+    idle: SimpleQueue[PicturePredictor] = SimpleQueue()
     for predictor in predictors:
         idle.put(predictor)
 
