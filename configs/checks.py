@@ -68,14 +68,18 @@ def _heads_find_their_maps(config: Config, task_files: list[str]) -> None:
 
 
 def _input_has_a_geometry(config: Config) -> None:
-    sizes = {(entry.height, entry.width): entry.name for entry in config.common.geometries}
-    if config.input_hw not in sizes:
-        known = ", ".join(f"(1, {h}, {w}, 3) for {name}" for (h, w), name in sizes.items())
+    image = config.int_inference_export_input_shape.image
+    sizes = {entry.name: (1, entry.height, entry.width, 3) for entry in config.common.geometries}
+    if len(sizes) < len(config.common.geometries):
+        raise ConfigError(config.file, "common.geometries", "two geometries have the same name", "rename one")
+    if image not in (*sizes, *sizes.values()):
+        known = ", ".join(f"{name!r} ({height}x{width})" for name, (_, height, width, _) in sizes.items())
+        wanted = f"is named {image!r}" if isinstance(image, str) else f"gives an input of {image[1]}x{image[2]}"
         raise ConfigError(
             config.file,
             "int_inference_export_input_shape.image",
-            f"no geometry of utils.py gives an input of {config.input_hw[0]}x{config.input_hw[1]}",
-            f"use one of {known}, or add a geometry",
+            f"no geometry of utils.py {wanted}",
+            f"name one of {known}, or add a geometry",
         )
 
 

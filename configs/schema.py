@@ -159,9 +159,12 @@ class Common(Frozen):
 
 
 class ExportInputShape(Frozen):
-    """Inputs of step 3: the picture, uint8 (1, H, W, 3), and, where boxes are found, the picture's size (1, 2)."""
+    """Inputs of step 3: the picture, uint8 (1, H, W, 3), and, where boxes are found, the picture's size (1, 2).
 
-    image: tuple[Literal[1], Positive, Positive, Literal[3]]
+    `image` is that shape, or the name of the geometry that gives it.
+    """
+
+    image: tuple[Literal[1], Positive, Positive, Literal[3]] | Annotated[str, Field(min_length=1)]
     im_hw: tuple[Literal[1], Literal[2]] | None = None
 
 
@@ -188,12 +191,16 @@ class Config(Frozen):
     @property
     def input_hw(self) -> tuple[int, int]:
         """(H, W) of the exported model's input."""
-        return self.int_inference_export_input_shape.image[1:3]
+        image = self.int_inference_export_input_shape.image
+        return (self.geometry.height, self.geometry.width) if isinstance(image, str) else image[1:3]
 
     @property
     def geometry(self) -> Geometry:
-        """The export geometry whose input size is that of `int_inference_export_input_shape`."""
-        return next(entry for entry in self.common.geometries if (entry.height, entry.width) == self.input_hw)
+        """The export geometry that `int_inference_export_input_shape` names, or the first one of its size."""
+        image = self.int_inference_export_input_shape.image
+        return next(
+            entry for entry in self.common.geometries if image in (entry.name, (1, entry.height, entry.width, 3))
+        )
 
     @property
     def output_names(self) -> tuple[str, ...]:

@@ -15,4 +15,5 @@ pipeline_test = training.PIPELINE_TEST
 env = training.ENV
 fusion_bn_patterns = training.FUSION_BN_PATTERNS
 
-int_inference_export_input_shape = {"image": (1, 512, 1216, 3), "im_hw": (1, 2)}
+# "image": one of the `geometries` of utils.py, by its name or by the input shape that it gives, (1, H, W, 3)
+int_inference_export_input_shape = {"image": "720x1280", "im_hw": (1, 2)}

@@ -15,7 +15,7 @@ crop_hw = (512, 960)
 # The 2x2 means of the export show pictures up to a fifth smaller than that.
 augmentation = {**datasets.AUGMENTATION, "scale": (0.8, 1.1)}
 
-# Export: 2x2 means, rows cut at the top, columns of pixel 128 at the right. multitask.py chooses one by its input size.
+# Export: 2x2 means, rows cut at the top, columns of pixel 128 at the right. multitask.py names the one to use.
 geometries = [
     {
         "name": "940x1824",

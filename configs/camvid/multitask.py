@@ -43,4 +43,4 @@ solver: list[dict[str, _Any]] = [
     {"mode": "kIntInference"},
 ]
 
-int_inference_export_input_shape = {"image": (1, 360, 480, 3), "im_hw": (1, 2)}
+int_inference_export_input_shape = {"image": "360x480", "im_hw": (1, 2)}

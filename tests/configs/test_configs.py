@@ -107,6 +107,19 @@ def test_lane_alone_asks_to_delete_im_hw_and_works_then(folder: Path) -> None:
     assert config.deployment()["uses_im_hw"] is False
 
 
+@pytest.mark.parametrize(
+    ("name", "input_hw"), [("940x1824", (448, 960)), ("1080x1920", (512, 960)), ("1080x2280", (512, 1140))]
+)
+def test_an_export_geometry_is_chosen_by_its_name_or_its_shape(
+    folder: Path, name: str, input_hw: tuple[int, int]
+) -> None:
+    for image in (name, (1, *input_hw, 3)):
+        edit(folder / "multitask.py", "", f'int_inference_export_input_shape = {{"image": {image!r}, "im_hw": (1, 2)}}')
+        config = load(folder / "multitask.py")
+        assert (config.geometry.name, config.input_hw) == (name, input_hw)
+        assert config.deployment()["input"]["geometry"] == name
+
+
 def test_original_spelling_of_the_chunk_size(folder: Path) -> None:
     edit(folder / "utils.py", "shuffle_chunk_size = 256", "shuffle_chunck_size = 17")
     assert load(folder / "multitask.py").common.shuffle_chunk_size == 17
@@ -161,9 +174,21 @@ ERRORS = [
     ),
     (
         "multitask.py",
-        "448, 960",
-        "448, 961",
-        r"multitask\.py: int_inference_export_input_shape\.image: no geometry.*\(1, 448, 960, 3\)",
+        '"image": "940x1824"',
+        '"image": (1, 448, 961, 3)',
+        r"multitask\.py: int_inference_export_input_shape\.image: no geometry.*448x961; name one of '940x1824' \(448",
+    ),
+    (
+        "multitask.py",
+        '"image": "940x1824"',
+        '"image": "940x1825"',
+        r"multitask\.py: int_inference_export_input_shape\.image: no geometry.*'940x1825'; name one of '940x1824'",
+    ),
+    (
+        "utils.py",
+        '"name": "1080x1920"',
+        '"name": "940x1824"',
+        r"multitask\.py: common\.geometries: two geometries have the same name; rename one",
     ),
     ("multitask.py", "import training", "import trainig", r"multitask\.py: line \d+: ImportError"),
     ("multitask.py", "common = utils", "common = (", r"multitask\.py: line \d+: "),

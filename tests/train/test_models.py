@@ -37,7 +37,8 @@ def network(config: Config) -> MultiTaskNetwork:
     return MultiTaskNetwork(config).eval()
 
 
-def test_size_is_that_of_the_design_with_the_shared_part_once(network: MultiTaskNetwork, config: Config) -> None:
+def multiply_adds(network: MultiTaskNetwork, hw: tuple[int, int]) -> tuple[dict[str, int], dict[str, torch.Tensor]]:
+    """Of every convolution by its name, for a picture of this size; and the outputs."""
     macs: dict[str, int] = {}
 
     def count(unit: nn.Module, inputs: object, output: object) -> None:
@@ -47,9 +48,14 @@ def test_size_is_that_of_the_design_with_the_shared_part_once(network: MultiTask
 
     hooks = [unit.register_forward_hook(count) for unit in network.modules() if isinstance(unit, QuantConv2d)]
     with torch.no_grad():
-        outputs = network(torch.zeros(1, 3, *config.input_hw))
+        outputs = network(torch.zeros(1, 3, *hw))
     for hook in hooks:
         hook.remove()
+    return macs, outputs
+
+
+def test_size_is_that_of_the_design_with_the_shared_part_once(network: MultiTaskNetwork, config: Config) -> None:
+    macs, outputs = multiply_adds(network, config.input_hw)
     assert 2.4e9 < sum(macs.values()) < 3.2e9
     assert 1.4e6 < sum(parameter.numel() for parameter in network.parameters()) < 2.2e6
     assert sum(name.endswith("stem") for name in macs) == 1
@@ -84,6 +90,18 @@ def test_crop_variant_has_smaller_groups_in_the_neck_alone(repository: Path, net
     crop = MultiTaskNetwork(load(repository / "configs/4pe_crop/multitask.py"))
     shapes, others = ({name: value.shape for name, value in entry.state_dict().items()} for entry in (crop, network))
     assert {name.split(".")[0] for name in shapes if shapes[name] != others[name]} == {"neck"}
+
+
+def test_crop_and_resize_together_compute_less_than_one_network_on_the_full_picture(
+    repository: Path, network: MultiTaskNetwork, config: Config
+) -> None:
+    """On a picture of the default geometry, whichever window of it crop is shown."""
+    crop = load(repository / "configs/4pe_crop/multitask.py")
+    full, near = (sum(multiply_adds(network, hw)[0].values()) for hw in (config.geometry.source_hw, config.input_hw))
+    windows = [(entry.height, entry.width) for entry in crop.common.geometries]
+    far = [sum(multiply_adds(MultiTaskNetwork(crop).eval(), hw)[0].values()) for hw in windows]
+    assert near < min(far)
+    assert max(far) + near < 0.7 * full
 
 
 def test_random_weights_give_outputs_that_are_alive(network: MultiTaskNetwork) -> None:
