@@ -26,7 +26,7 @@ from runtime.processor import processor_name
 from train.data.dataset import Batch
 from train.devices import make_fabric
 from train.feed import Feed
-from train.loop import EPSILON
+from train.optimizer import ChannelwiseAdamW
 from train.steps import prepare
 
 WAYS = {
@@ -50,7 +50,7 @@ def stepper(config: Config, step: int, mode: str, batches: list[Batch]) -> Calla
     torch.manual_seed(1)
     network = prepare(config.model_copy(update={"solver": tuple(solver)}), step, start=None, before=None).network
     network.train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, eps=EPSILON)
+    optimizer = ChannelwiseAdamW(network, weight_decay=1e-4)
 
     def run() -> None:
         optimizer.zero_grad(set_to_none=True)

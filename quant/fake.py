@@ -219,6 +219,7 @@ class QuantConv2d(Quantized):
             channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=not batch_norm
         )
         self.bn: WarmBatchNorm2d | None = WarmBatchNorm2d(channels_out) if batch_norm else None
+        self.absorbed = False  # whether there was a batch norm that is folded into the weights
         self.relu = relu
         self.quantizer = ActivationQuantizer() if quantize_output else None
         self.register_buffer("weight_shift", torch.full((channels_out,), FIRST_SHIFT, dtype=torch.int64))
@@ -264,7 +265,7 @@ class QuantConv2d(Quantized):
         )
         self.conv.weight.copy_(torch.from_numpy(weight))
         self.conv.bias = nn.Parameter(torch.from_numpy(bias).to(self.conv.weight))
-        self.bn = None
+        self.bn, self.absorbed = None, True
 
     @torch.no_grad()
     def snap(self, x: QuantTensor, residual: QuantTensor | None = None) -> None:

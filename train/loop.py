@@ -18,12 +18,11 @@ from lightning_fabric import Fabric
 from quant import processes
 from train.checkpoint import Checkpoint, random_state, restore_random_state, save_checkpoint
 from train.errors import TrainError
+from train.optimizer import ChannelwiseAdamW
 from train.progress import Reporter, append_result
 from train.run import Run
 from train.schedule import Plan
 
-EPSILON = 1e-6  # of AdamW: a gradient that is rounding error alone must not move a weight as far as any other
-THRESHOLD_RATE = 20.0  # of log2 thresholds: TQT trains them at 1e-2 (arXiv 1903.08066, 5.2), weights at less
 SAVE_SECONDS = 300.0  # at most this much work is lost to a kill
 Batches = Callable[[int, int], Iterator[Any]]
 
@@ -61,9 +60,7 @@ class StepTrainer:
 
     def train(self, start: Checkpoint | None) -> None:
         """Runs the step from its beginning or from `start` to its last checkpoint. Interrupted on Ctrl-C."""
-        optimizer = torch.optim.AdamW(
-            _parameter_groups(self.module, self.plan.settings.weight_decay), eps=EPSILON, fused=True
-        )
+        optimizer = ChannelwiseAdamW(self.module, self.plan.settings.weight_decay)
         self.wrapped, self.optimizer = self.fabric.setup(self.module, optimizer)
         self.wrapped.train()
         if start is not None:
@@ -183,23 +180,6 @@ class StepTrainer:
             for name in ("exp_avg", "exp_avg_sq"):  # the fused step pairs elements by their places in memory
                 state[name] = torch.empty_like(parameter).copy_(state[name])
         restore_random_state(start.training["random"])
-
-
-def _parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights of convolutions decay; biases and batch norms do not, nor do learned thresholds, which move faster."""
-    decayed: list[torch.nn.Parameter] = []
-    thresholds: list[torch.nn.Parameter] = []
-    rest: list[torch.nn.Parameter] = []
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            kind = thresholds if name.endswith("log2_threshold") else decayed if parameter.ndim > 1 else rest
-            kind.append(parameter)
-    groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": weight_decay, "rate_factor": 1.0},
-        {"params": rest, "weight_decay": 0.0, "rate_factor": 1.0},
-        {"params": thresholds, "weight_decay": 0.0, "rate_factor": THRESHOLD_RATE},
-    ]
-    return [group for group in groups if group["params"]]
 
 
 @contextmanager
