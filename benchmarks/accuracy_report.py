@@ -14,8 +14,8 @@ COMMANDS = {"accuracy": "accuracy.py", "accuracy-night": "accuracy.py --night"}
 KEPT = ("results.csv", "results.png", "run.json")
 
 
-def page(config: Config, results: dict[str, Any], clock: Clock, name: str) -> str:
-    """The text of docs/NAME.md."""
+def page(config: Config, results: dict[str, Any], clock: Clock, name: str, *, scenes: int) -> str:
+    """The text of docs/NAME.md; `scenes`: how many there are for validation."""
     settings = config.solver
     lines = [
         "# Accuracy: float, step 2, step 3",
@@ -34,8 +34,8 @@ def page(config: Config, results: dict[str, Any], clock: Clock, name: str) -> st
         "- **Float.** Step 0 trained on in float, with step 1's settings, for as many iterations as steps 1 and 2.",
         "- **Metrics**, in percent. CamVid: its 101 validation frames, one confusion matrix over all pixels at the "
         "labels' own resolution, 11 classes, void left out. They flatter: one drive stands on both sides of the split. "
-        "Scenes: 500 embedded scenes never seen. comma10k: 3 frames, which say little. mAP50 and mAP as COCO's; line "
-        "F1 and line IoU over pixels, all classes but background taken as one. All: what `train.evaluate` prints for "
+        f"Scenes: {scenes} embedded scenes never seen. comma10k: 3 frames, which say little. mAP50, mAP as COCO's; "
+        "line F1, line IoU over pixels, all classes but background taken as one. All: what `train.evaluate` prints for "
         "the config's own validation data, every task on all of its sets.",
         "",
         "| set | task | class | metric | float | step 2 | step 3 | int8 - float |",

@@ -20,7 +20,7 @@ fusion_bn_patterns = training.FUSION_BN_PATTERNS
 solver: list[dict[str, _Any]] = [
     {
         "mode": "kFloatTraining",
-        "epochs": 12,
+        "epochs": 11,
         "batch_size": 8,
         "learning_rate": 4e-3,
         "weight_decay": 1e-2,
@@ -35,7 +35,7 @@ solver: list[dict[str, _Any]] = [
     },
     {
         "mode": "kTrainingWithoutBN",
-        "epochs": 3,
+        "epochs": 4,
         "batch_size": 8,
         "learning_rate": 1e-3,
         "freeze_fraction": 0.3,
