@@ -186,6 +186,17 @@ class DetectionTask(_Task):
         }
 
 
+class Relabel(Frozen):
+    """Masks of another task taken for this one's, in data that does not label this one.
+
+    `classes`: by the name of a class of this task, the classes of `task` that become it. All others become the first
+    class.
+    """
+
+    task: Name
+    classes: Annotated[dict[str, Annotated[tuple[str, ...], Field(min_length=1)]], Field(min_length=1)]
+
+
 class SegmentationTask(_Task):
     """A branch that gives every pixel a class."""
 
@@ -197,7 +208,19 @@ class SegmentationTask(_Task):
     without: tuple[str, ...] = ()
     """Classes that data sets know and this task does not: a pixel that may be of one of them, or of others, is of the
     others."""
+    relabel: Relabel | None = None
     post_processing: PixelPostProcessing = PixelPostProcessing()
+
+    @model_validator(mode="after")
+    def _relabel_fits(self) -> Self:
+        names = [entry.name for entry in self.classes]
+        for name in self.relabel.classes if self.relabel is not None else ():
+            if name not in names[1:]:
+                raise ValueError(
+                    f"relabel.classes names {name!r}; name classes of this task but its first, which is what is left "
+                    f"over: {', '.join(names[1:])}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _weights_fit(self) -> Self:

@@ -30,6 +30,7 @@ from runtime.infer import main as infer
 from tests.parity.harness import fused_session
 from tests.parity.processor import FUSED_WITNESS, NO_FUSED_WITNESS
 from tests.parity.steps import export, first_step, next_step, saturating_step_2
+from tests.seventh_task import add_seventh_task
 from train.data.generate import main as generate
 from train.export import network_image
 from train.train import main as train
@@ -256,19 +257,61 @@ def test_more_seeds(saturating: Callable[..., Built], repository: Path, scenes: 
 
 
 @pytest.mark.matrix
-def test_the_crop_variant(saturating: Callable[..., Built], repository: Path, scenes: Path) -> None:
-    saturating(repository / CROP / "multitask.py", 0).verify(scenes)
+def test_the_crop_variant(saturating: Callable[..., Built], repository: Path, scenes: Path, two_photos: Path) -> None:
+    run = saturating(repository / CROP / "multitask.py", 0)
+    run.verify(scenes)
+    run.verify(two_photos)
+
+
+TASKS = ("det_cyclist_light", "det_person", "det_rear", "det_vehicle_sign", "seg_default", "seg_lane")
+SUBSETS = [
+    *((task,) for task in TASKS),
+    ("seg_default", "seg_lane"),
+    ("det_person", "det_rear"),
+    ("det_cyclist_light", "seg_lane"),
+    ("seg_default", "det_vehicle_sign", "det_person"),
+]
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        pytest.param(tasks, marks=() if tasks == ("seg_lane",) else pytest.mark.matrix, id="+".join(tasks))
+        for tasks in SUBSETS
+    ],
+)
+def test_a_task_alone_and_some_of_them(
+    saturating: Callable[..., Built], repository: Path, two_photos: Path, tmp_path: Path, tasks: tuple[str, ...]
+) -> None:
+    """By an edit of the list of tasks, and, where none of them finds boxes, of im_hw."""
+    edits = f"tasks = [{', '.join(tasks)}]\n"
+    if not any(task.startswith("det_") for task in tasks):
+        edits += 'int_inference_export_input_shape = {"image": "940x1824"}\n'
+    config_file = changed(repository, tmp_path, edits)
+    found = saturating(config_file, 0).verify(two_photos)
+    assert {output["name"].split(".")[0] for output in found["outputs"]} == set(tasks)
+
+
+@pytest.mark.matrix
+def test_seven_tasks(saturating: Callable[..., Built], repository: Path, two_photos: Path, tmp_path: Path) -> None:
+    config_file = changed(repository, tmp_path, "")
+    add_seventh_task(repository, config_file)
+    found = saturating(config_file, 0).verify(two_photos)
+    names = {output["name"].split(".")[0] for output in found["outputs"]}
+    assert names == {*TASKS, "seg_drivable"}
 
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_other_geometries(
-    saturating: Callable[..., Built], repository: Path, scenes: Path, tmp_path: Path, geometry: str
+    saturating: Callable[..., Built], repository: Path, scenes: Path, two_photos: Path, tmp_path: Path, geometry: str
 ) -> None:
     shape = f'{{"image": "{geometry}", "im_hw": (1, 2)}}'
     config_file = changed(repository, tmp_path, f"int_inference_export_input_shape = {shape}\n")
     assert load(config_file).input_hw == GEOMETRIES[geometry]
-    saturating(config_file, 0).verify(scenes)
+    run = saturating(config_file, 0)
+    run.verify(scenes)
+    run.verify(two_photos)
 
 
 @pytest.mark.matrix

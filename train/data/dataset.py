@@ -22,6 +22,7 @@ from configs.task import SceneSource as SceneSettings
 from train.data.classes import DETECTION_CLASSES, IGNORE, SEGMENTATION_CLASSES
 from train.data.errors import DataError
 from train.data.folder import FolderSource
+from train.data.relabel import Relabelled
 from train.data.samples import Boxes, Either, Sample, Source, TaskLabels
 from train.data.scenes import render_sample
 from train.data.transforms import Augment, min_max_size, resize
@@ -113,8 +114,8 @@ class Labelled:
     def __init__(
         self, entry: object, tasks: Mapping[str, DetectionTask | SegmentationTask], *, partly: bool = False
     ) -> None:
-        self._source = open_source(entry)
         self.where = str(getattr(entry, "path", "embedded scenes"))
+        self._source = Relabelled(open_source(entry), tasks, self.where)
         self._tasks = {name: task for name, task in tasks.items() if not partly or name in self._source.labels}
         if not self._tasks:
             raise DataError(f"{self.where}: labels none of the tasks {', '.join(tasks)}; give another data set")
