@@ -207,6 +207,33 @@ def test_a_weight_that_two_convolutions_share(toy_config: Path, pictures: Path, 
     assert verify(run.verify_arguments()) == 0
 
 
+def insert_batch_norm(model: onnx.ModelProto, tensor: str, name: str) -> None:
+    """Behind a tensor that is no convolution's bare result; all that read it read the batch norm's."""
+    (node,) = (node for node in model.graph.node if tensor in node.output)
+    for reader in model.graph.node:
+        for index, read in enumerate(reader.input):
+            if read == tensor:
+                reader.input[index] = f"/{name}/BatchNormalization_output_0"
+    weight = next(entry for entry in model.graph.initializer if entry.name == "backbone.last.conv.weight")
+    rng, channels = np.random.default_rng(8), weight.dims[0]
+    parts = ("weight", "bias", "running_mean", "running_var")
+    for part in parts:
+        value = rng.uniform(0.5, 1.5, channels).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(value, f"{name}.bn.{part}"))
+    inputs = [tensor, *(f"{name}.bn.{part}" for part in parts)]
+    added = onnx.helper.make_node("BatchNormalization", inputs, [f"/{name}/BatchNormalization_output_0"], name)
+    model.graph.node.insert(list(model.graph.node).index(node) + 1, added)
+
+
+def test_a_batch_norm_behind_a_relu(toy_config: Path, pictures: Path, tmp_path: Path) -> None:
+    model = toy_network(quantized=False, batch_norms=ALL)
+    insert_batch_norm(model, "/backbone/last/Relu_output_0", "backbone.late")
+    run = run_with(model, "with-bn", toy_config, tmp_path, pictures)
+    assert main(run.build_arguments("--source", "with-bn", "--calib-images", str(pictures))) == 0
+    assert verify(run.verify_arguments()) == 0
+    assert "backbone.late.bn" in {layer["name"] for layer in json.loads(run.file(".json").read_text())["layers"]}
+
+
 def no_pictures(run: Run) -> list[str]:
     return []
 
