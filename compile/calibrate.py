@@ -2,47 +2,71 @@
 
 Activation scales that the graph carries (from quantization training) stay. Where it carries none (plain float training)
 each tensor gets the power of two with the smallest squared error over the calibration pictures; the maps of a task's
-scores share one, so do those of its deltas.
+scores share one, so do those of its deltas. Whether channels are equalized and biases corrected is decided by what the
+outputs lose against float on the pictures; `calibration.json` tells how much that is, by output and by layer.
 """
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
+from tvm import relax
 
+from compile import float_loss
 from compile.errors import CompileError
+from compile.float_loss import FloatLoss, Loss
 from compile.graph import Graph
 from compile.importer import ImportedModel, import_onnx, read_onnx
 from compile.onnx_writer import to_onnx
+from compile.passes.equalize_channels import EqualizeChannels, links
 from compile.passes.fold_batch_norm import FoldBatchNorm, batch_norm_names
 from compile.passes.place_activation_scales import tensors_without_scale
 from compile.pipeline import folding_passes, phase_folder, run_passes, scale_passes
-from compile.witness import float_image, open_session
+from compile.tensor_statistics import TensorStatistics, best_shifts, runner, statistics_of
 from configs import Config
 from configs.fusion import absorbing_steps
-from quant.arith import INT8_MAX, INT8_MIN
-from quant.params import ACTIVATION_SHIFT_MAX, ACTIVATION_SHIFT_MIN
 from runtime.errors import ImageError
 from runtime.files import write_atomically
 from runtime.geometry import Placement
 from runtime.image import find_inputs, read_picture
 from runtime.schema import InputGeometry, Reader
 
-# the finest first: of shifts with equal errors (a tensor that is 0 in all pictures) argmin takes that one
-SHIFTS = np.arange(ACTIVATION_SHIFT_MAX, ACTIVATION_SHIFT_MIN - 1, -1)
-SAMPLE = 16384  # values of a tensor looked at per picture
 SHARED_SCALE = re.compile(r"(?P<task>.+)\.(?P<part>score|delta)_s\d+")
+REPORT = "calibration.json"
+COMPARED = 32  # pictures, at most, on which a way is compared with float
 
 
 def calibrated_model(config: Config, source: Path, options: argparse.Namespace, target: Path, console: Console) -> None:
-    """Writes `target`, the Q/DQ ONNX made of the export `source`. Raises CompileError or ConfigError."""
+    """Writes `target`, the Q/DQ ONNX made of the export `source`, and the report beside it where scales were chosen.
+
+    Raises CompileError or ConfigError.
+    """
+    folded = folded_model(config, source, options, console)
+    dump = phase_folder(options.dump, "2-scales")
+    if not tensors_without_scale(folded.module):
+        model = quantized_model(folded, {}, {}, dump)
+    else:
+        pictures = Pictures(config, options.calib_images, len(tensors_without_scale(folded.module)), console)
+        way, model, loss = best_way(folded, pictures, dump)
+        console.print(
+            f"channels {'' if way.equalized else 'not '}equalized, biases "
+            f"{'' if way.corrected else 'not '}corrected: the least of four losses"
+        )
+        console.print(loss.table())
+        float_loss.write(target.with_name(REPORT), loss, {"pictures": len(pictures.compared), **way._asdict()})
+    write_atomically(target, model.SerializeToString(deterministic=True))
+    console.print(f"wrote {target}")
+
+
+def folded_model(config: Config, source: Path, options: argparse.Namespace, console: Console) -> ImportedModel:
+    """The export without its batch norms."""
     imported = import_onnx(read_onnx(source))
     step = 2 if options.source == "fusion-bn-c1" else 1
     patterns = {number: entries for number, entries in config.fusion_bn_patterns.items() if number >= step}
@@ -51,46 +75,92 @@ def calibrated_model(config: Config, source: Path, options: argparse.Namespace, 
     fold = FoldBatchNorm(parameters)
     module = run_passes(imported.module, folding_passes(fold), phase_folder(options.dump, "1-folding"))
     console.print(f"folded {fold.folded} batch norms")
-    shifts = activation_shifts(
-        config, ImportedModel(module, parameters, imported.output_names), options.calib_images, console
+    return ImportedModel(module, parameters, imported.output_names)
+
+
+class Way(NamedTuple):
+    """How a float model is quantized."""
+
+    equalized: bool
+    corrected: bool
+
+
+def best_way(folded: ImportedModel, pictures: "Pictures", dump: Path | None) -> tuple[Way, onnx.ModelProto, FloatLoss]:
+    """The way whose outputs lose least against float, its model and its loss."""
+    peaks = {name: entry.peaks for name, entry in statistics(folded, pictures, linked(folded)).items()}
+    results = []
+    for equalized in (False, True):
+        prepared = equalized_model(folded, peaks) if equalized else folded
+        names = [str(var.name) for var in tensors_without_scale(prepared.module)]
+        image = str(prepared.module["main"].params[0].name)
+        found = statistics(prepared, pictures, [*names, image])
+        means = {name: entry.means for name, entry in found.items()}
+        shifts = best_shifts({name: found[name] for name in names}, scale_groups(prepared))
+        for corrected in (False, True):
+            way = Way(equalized, corrected)
+            model = quantized_model(prepared, shifts, means if corrected else {}, dump)
+            results.append((way, model, loss_of(prepared, model, names, pictures)))
+    return min(results, key=lambda result: result[2].noise)
+
+
+def statistics(model: ImportedModel, pictures: "Pictures", names: Sequence[str]) -> dict[str, TensorStatistics]:
+    """Of these tensors of a float model on all pictures."""
+    run = runner(to_onnx(model.module, model.parameters, model.output_names), names, "the folded model")
+    return statistics_of(run, names, pictures.every())
+
+
+def linked(model: ImportedModel) -> list[str]:
+    """Names of the tensors whose channels can be equalized."""
+    return [str(link.tensor.name) for link in links(model.module)]
+
+
+def equalized_model(folded: ImportedModel, peaks: dict[str, NDArray[np.float32]]) -> ImportedModel:
+    """The same float function with other weights."""
+    parameters = dict(folded.parameters)
+    module = run_passes(folded.module, [EqualizeChannels(parameters, peaks)], None)
+    return ImportedModel(module, parameters, folded.output_names)
+
+
+def quantized_model(
+    folded: ImportedModel, shifts: dict[str, int], means: dict[str, NDArray[np.float64]], dump: Path | None
+) -> onnx.ModelProto:
+    """The Q/DQ model with these shifts, by the name of the float tensor; biases corrected by the means, if any."""
+    parameters = dict(folded.parameters)
+    passes = scale_passes(parameters, lambda var: shifts[str(var.name)], means)
+    module = run_passes(folded.module, passes, dump)
+    return to_onnx(module, parameters, folded.output_names)
+
+
+def loss_of(folded: ImportedModel, quantized: onnx.ModelProto, names: Sequence[str], pictures: "Pictures") -> FloatLoss:
+    """What a quantized model loses against the float one that it was made of."""
+    graph = Graph(folded.module)
+    outputs = {str(var.name) for var in graph.outputs}
+    of_layer = {name: f"{name}.dequantized" for name in names if name not in outputs}
+    exact = runner(
+        to_onnx(folded.module, folded.parameters, folded.output_names),
+        [*of_layer, *folded.output_names],
+        "the folded model",
     )
-    passes = scale_passes(parameters, lambda var: shifts[str(var.name)])
-    module = run_passes(module, passes, phase_folder(options.dump, "2-scales"))
-    model = to_onnx(module, parameters, imported.output_names)
-    write_atomically(target, model.SerializeToString(deterministic=True))
-    console.print(f"wrote {target}")
+    rounded = runner(quantized, [*of_layer.values(), *folded.output_names], "the calibrated model")
+    loss = float_loss.measure(exact, rounded, of_layer, folded.output_names, pictures.compare())
+    var_of = {str(var.name): var for var in graph.value_of}
+    layers: dict[str, Loss] = {}
+    for name, entry in loss.layers.items():
+        layer = layer_of(graph, var_of[name])
+        layers[name if layer in layers else layer] = entry  # convolutions that share a weight share its name
+    return FloatLoss(loss.outputs, layers)
 
 
-def activation_shifts(config: Config, folded: ImportedModel, images: Path | None, console: Console) -> dict[str, int]:
-    """Shift by variable name for every tensor without a scale; empty where the graph carries all of them."""
-    wanted = [str(var.name) for var in tensors_without_scale(folded.module)]
-    if not wanted:
-        return {}
-    if images is None:
-        raise CompileError(
-            f"{len(wanted)} tensors carry no scale (a float-trained model); give pictures to calibrate on: "
-            "--calib-images DIR"
-        )
-    groups = scale_groups(folded)
-    errors = {groups.get(name, name): np.zeros(len(SHIFTS)) for name in wanted}
-    session = session_with(to_onnx(folded.module, folded.parameters, folded.output_names), wanted)
-    for picture in pictures(config, images, console):
-        for name, value in zip(wanted, session.run(wanted, {"image": float_image(picture)}), strict=True):
-            errors[groups.get(name, name)] += squared_errors(value)
-    for group, error in errors.items():
-        if not np.isfinite(error).all():
-            raise CompileError(f"{group}: not finite on the calibration pictures; train the step again")
-    best = {group: int(SHIFTS[np.argmin(error)]) for group, error in errors.items()}
-    return {name: best[groups.get(name, name)] for name in wanted}
-
-
-def squared_errors(value: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Squared error of a tensor's int8 rounding for every shift of SHIFTS, on an even sample of its values."""
-    flat = value.reshape(-1)
-    sample = flat[:: max(1, flat.size // SAMPLE)].astype(np.float64)
-    scaled = np.ldexp(sample, SHIFTS[:, None])
-    rounded = np.ldexp(np.clip(np.rint(scaled), INT8_MIN, INT8_MAX), -SHIFTS[:, None])
-    return np.square(rounded - sample).sum(axis=1)
+def layer_of(graph: Graph, var: relax.Var) -> str:
+    """A float tensor's layer, for people: the convolution whose result or sum it is, else the tensor's own name."""
+    source = graph.value_of[var].args[0] if graph.operator(var) == "relax.nn.relu" else var
+    if graph.operator(source) == "relax.add" and graph.bias_of(source) is None:
+        source = next((x for x in graph.value_of[source].args if graph.is_bare_convolution(x)), source)
+    if graph.bias_of(source) is not None:
+        source = graph.value_of[source].args[0]
+    if graph.operator(source) == "relax.nn.conv2d":
+        return str(graph.value_of[source].args[1].name).removesuffix(".weight")
+    return str(var.name)
 
 
 def scale_groups(folded: ImportedModel) -> dict[str, str]:
@@ -103,25 +173,39 @@ def scale_groups(folded: ImportedModel) -> dict[str, str]:
     return groups
 
 
-def session_with(model: onnx.ModelProto, names: list[str]) -> ort.InferenceSession:
-    """A session that returns intermediate tensors, too."""
-    present = {output.name for output in model.graph.output}
-    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names if name not in present)
-    return open_session(model, ort.SessionOptions(), where="the folded model")
+class Pictures:
+    """The calibration pictures as network inputs, uint8 (1, H, W, 3), read anew each time. Raises CompileError where
+    there are none, and naming what cannot be read.
+    """
 
+    def __init__(self, config: Config, folder: Path | None, tensors: int, console: Console) -> None:
+        if folder is None:
+            raise CompileError(
+                f"{tensors} tensors carry no scale (a float-trained model); give pictures to calibrate on: "
+                "--calib-images DIR"
+            )
+        self._paths, _, complaints = find_inputs([folder])
+        if not self._paths:
+            raise CompileError(
+                "; ".join(message for _, message in complaints)
+                or f"{folder}: no pictures to calibrate on; give a folder of JPEG or PNG files"
+            )
+        self._geometry = InputGeometry.from_json(Reader(config.deployment()["input"], config.file))
+        self._console = console
+        self.compared = self._paths[:: -(-len(self._paths) // COMPARED)]
 
-def pictures(config: Config, folder: Path, console: Console) -> Iterator[NDArray[np.uint8]]:
-    """The folder's pictures as network inputs, uint8 (1, H, W, 3). Raises CompileError naming what cannot be read."""
-    paths, _, complaints = find_inputs([folder])
-    if not paths:
-        raise CompileError(
-            "; ".join(message for _, message in complaints)
-            or f"{folder}: no pictures to calibrate on; give a folder of JPEG or PNG files"
-        )
-    geometry = InputGeometry.from_json(Reader(config.deployment()["input"], config.file))
-    for path in track(paths, description="calibrating", console=console, transient=True):
-        try:
-            picture = read_picture(path)
-        except ImageError as error:
-            raise CompileError(f"--calib-images: {error}") from error
-        yield Placement.of((picture.shape[0], picture.shape[1]), geometry).network_input(picture)
+    def every(self) -> Iterator[NDArray[np.uint8]]:
+        """All of them."""
+        return self._read(self._paths, "calibrating")
+
+    def compare(self) -> Iterator[NDArray[np.uint8]]:
+        """At most COMPARED of them, evenly."""
+        return self._read(self.compared, "comparing with float")
+
+    def _read(self, paths: Sequence[Path], description: str) -> Iterator[NDArray[np.uint8]]:
+        for path in track(paths, description=description, console=self._console, transient=True):
+            try:
+                picture = read_picture(path)
+            except ImageError as error:
+                raise CompileError(f"--calib-images: {error}") from error
+            yield Placement.of((picture.shape[0], picture.shape[1]), self._geometry).network_input(picture)

@@ -43,6 +43,11 @@ class Graph:
             return None
         return self.value_of[column].args[0]
 
+    def is_read_once(self, bias: relax.Var) -> bool:
+        """Whether a bias is that of one convolution only, which reads it through a reshape."""
+        columns = self.readers[bias]
+        return len(columns) == 1 and len(self.readers[columns[0]]) == 1
+
     def is_bare_convolution(self, var: relax.Expr) -> bool:
         """A convolution's result, with its bias, before anything else."""
         return self.operator(var) == "relax.nn.conv2d" or self.bias_of(var) is not None

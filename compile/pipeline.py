@@ -2,13 +2,17 @@
 
 ONNX of step 2   --import-->   Q/DQ graph   --INTEGER-->   int-inference module   --LOWERING-->   code for a target
 ONNX of step 0/1 --import-->   float graph  --FOLDING-->   folded graph  --SCALES-->   calibrated ONNX, the new "step 2"
+
+Before SCALES, compile/calibrate.py may run EqualizeChannels on a float graph, if it finds that it helps.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tvm
+from numpy.typing import NDArray
 from tvm import relax
 from tvm.ir.instrument import DumpIR
 
@@ -68,11 +72,15 @@ def folding_passes(fold: FoldBatchNorm) -> list[tvm.ir.transform.Pass]:
     ]
 
 
-def scale_passes(parameters: Parameters, shift_of: Callable[[relax.Var], int]) -> list[tvm.ir.transform.Pass]:
+def scale_passes(
+    parameters: Parameters,
+    shift_of: Callable[[relax.Var], int],
+    means: Mapping[str, NDArray[np.float64]] | None = None,
+) -> list[tvm.ir.transform.Pass]:
     """From the folded graph to one in which every tensor has a scale."""
     return [
         PlaceActivationScales(parameters, shift_of),
-        PlaceWeightScales(parameters),  # the bounds of a weight's scale depend on those of the activations
+        PlaceWeightScales(parameters, means),  # the bounds of a weight's scale depend on those of the activations
     ]
 
 

@@ -148,14 +148,9 @@ class _Folding:
         folded, offset = self.folded(norm, np.moveaxis(weight, axis, 0), bias)
         self.parameters[target.weight.name] = np.ascontiguousarray(np.moveaxis(folded, 0, axis))
         name = str(target.weight.name).removesuffix(".weight") + ".bias"
-        if target.bias is not None and self.is_read_once(target.bias):
+        if target.bias is not None and self.graph.is_read_once(target.bias):
             name = str(target.bias.name)
         self.add_offset(out, target.convolution, name, offset, int(norm.attrs.axis))
-
-    def is_read_once(self, bias: relax.Var) -> bool:
-        """Whether a bias is one convolution's only, which reads it through a reshape."""
-        columns = self.graph.readers[bias]
-        return len(columns) == 1 and len(self.graph.readers[columns[0]]) == 1
 
     def as_convolution(self, out: relax.Var, norm: relax.Call) -> None:
         """Appends a 1x1 convolution with a group to each channel, whose weights are the batch norm's factors."""

@@ -3,32 +3,43 @@
     Before   y = conv2d(x, w) + b
     After    y = conv2d(x, dequantize(quantize(w, 2^-sw[c]))) + b on the grid sx + sw[c]
 
-quant.params.choose_weight_shift picks the largest shift under both limits, residual included. Requires: every
+quant.params.choose_weight_shift picks the largest shift under both limits, residual included. With `means`, what
+rounding the weights adds to the mean of an output channel is taken off its bias (bias correction, Nagel et al., arXiv
+1906.04721, 4.2): sum over the input channels of their mean times the sum of their weights' errors. Requires: every
 convolution's input and residual on a grid (PlaceActivationScales). Ensures: every weight has a scale; biases lie on the
 accumulator's grid. Weights that carry a scale keep it.
 """
 
 from collections import Counter
+from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import tvm
+from numpy.typing import NDArray
 from tvm import relax
 
 from compile.errors import CompileError
 from compile.files import Parameters
 from compile.graph import Graph, pruned
 from compile.importer import constant_value
+from compile.passes.place_activation_scales import COPIES
 from quant.arith import INT8_MAX, INT8_MIN
 from quant.errors import QuantError
-from quant.params import choose_weight_shift, quantize_bias, shift_of
+from quant.params import choose_weight_shift, quantize_bias, quantize_weight, shift_of
 
 
 @tvm.transform.module_pass(opt_level=0, name="PlaceWeightScales")
 class PlaceWeightScales:
-    """See the module's text. `parameters` are changed in place: biases rounded to the grid."""
+    """See the module's text. `parameters` are changed in place: biases rounded to the grid.
 
-    def __init__(self, parameters: Parameters) -> None:
+    `means`: by the name of a float tensor, the mean of each of its channels; a convolution that reads another tensor
+    keeps its bias.
+    """
+
+    def __init__(self, parameters: Parameters, means: Mapping[str, NDArray[np.float64]] | None = None) -> None:
         self.parameters = parameters
+        self.means = means or {}
 
     def transform_module(self, module: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         graph, placed = Graph(module), Counter[str]()
@@ -50,15 +61,18 @@ class PlaceWeightScales:
         input_shift, input_max = self.grid_of(graph, x)
         addition = graph.only_reader(conv)
         bias = graph.bias_of(addition) if addition is not None else None
-        values = np.zeros(len(self.parameters[weight.name]), np.float32) if bias is None else self.parameters[bias.name]
+        weights = self.parameters[weight.name]
+        values = np.zeros(len(weights), np.float32) if bias is None else self.parameters[bias.name]
+        residual_shift = self.residual_shift(graph, conv if bias is None else addition)
+        choose = partial(
+            choose_weight_shift, input_shift=input_shift, input_max=input_max, residual_shift=residual_shift
+        )
         try:
-            shift = choose_weight_shift(
-                self.parameters[weight.name],
-                values,
-                input_shift=input_shift,
-                input_max=input_max,
-                residual_shift=self.residual_shift(graph, conv if bias is None else addition),
-            )
+            shift = choose(weights, values)
+            mean = self.means.get(source_name(graph, x))
+            if mean is not None and bias is not None:
+                values = corrected(values, weights, shift, mean, int(graph.value_of[conv].attrs.groups))
+                shift = np.minimum(shift, choose(weights, values))
         except QuantError as error:
             raise CompileError(f"{weight.name}: {error}") from error
         if bias is not None:
@@ -85,6 +99,30 @@ class PlaceWeightScales:
             return None
         (other,) = (argument for argument in graph.value_of[reader].args if argument != result)
         return self.grid_of(graph, other)[0]
+
+
+def source_name(graph: Graph, var: relax.Var) -> str:
+    """The float tensor that a tensor on a grid was made of, by its name; copies have their source's values."""
+    while graph.operator(var) in ("relax.dequantize", "relax.quantize", *COPIES):
+        var = graph.value_of[var].args[0]
+    return str(var.name)
+
+
+def corrected(
+    bias: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    shift: NDArray[np.int64],
+    mean: NDArray[np.float64],
+    groups: int,
+) -> NDArray[np.float32]:
+    """Bias (O,) less what rounding the weights (O, I / groups, kh, kw) adds to the output's mean, where the input's
+    channels have the means (I,). What is padded counts as if it had the mean, too.
+    """
+    column = shift.reshape(-1, 1, 1, 1)
+    error = np.ldexp(quantize_weight(weight, shift).astype(np.float64), -column) - weight
+    by_group = error.sum(axis=(2, 3)).reshape(groups, -1, weight.shape[1])
+    added = (by_group * mean.reshape(groups, 1, -1)).sum(axis=2).reshape(-1)
+    return (bias - added).astype(np.float32)
 
 
 def weight_pair(weight: relax.Var, shift: np.ndarray, number: int) -> list[tuple[relax.Var, relax.Expr]]:
