@@ -54,13 +54,14 @@ def calibrated_model(config: Config, source: Path, options: argparse.Namespace, 
         model = quantized_model(folded, {}, {}, dump)
     else:
         pictures = Pictures(config, options.calib_images, len(tensors_without_scale(folded.module)), console)
-        way, model, loss = best_way(folded, pictures, dump)
-        console.print(
-            f"channels {'' if way.equalized else 'not '}equalized, biases "
-            f"{'' if way.corrected else 'not '}corrected: the least of four losses"
-        )
+        results = every_way(folded, pictures, dump)
+        way, model, loss = min(results, key=lambda result: result.loss.noise)
+        noise = {result.way.name: round(result.loss.noise, 6) for result in results}
+        console.print(f"{way.name}: the outputs lose least so, of {', '.join(noise)}")
         console.print(loss.table())
-        float_loss.write(target.with_name(REPORT), loss, {"pictures": len(pictures.compared), **way._asdict()})
+        console.print(f"worst layers (cosine with float): {loss.worst_layers()}")
+        facts = {"pictures": len(pictures.compared), "way": way.name, "noise": noise}
+        float_loss.write(target.with_name(REPORT), loss, facts)
     write_atomically(target, model.SerializeToString(deterministic=True))
     console.print(f"wrote {target}")
 
@@ -84,9 +85,23 @@ class Way(NamedTuple):
     equalized: bool
     corrected: bool
 
+    @property
+    def name(self) -> str:
+        """For people and the report."""
+        parts = [part for part, done in (("channels equalized", self[0]), ("biases corrected", self[1])) if done]
+        return " and ".join(parts) or "scales alone"
 
-def best_way(folded: ImportedModel, pictures: "Pictures", dump: Path | None) -> tuple[Way, onnx.ModelProto, FloatLoss]:
-    """The way whose outputs lose least against float, its model and its loss."""
+
+class Result(NamedTuple):
+    """What a way makes of the model, and what that loses against float."""
+
+    way: Way
+    model: onnx.ModelProto
+    loss: FloatLoss
+
+
+def every_way(folded: ImportedModel, pictures: "Pictures", dump: Path | None) -> list[Result]:
+    """The model quantized in each way."""
     peaks = {name: entry.peaks for name, entry in statistics(folded, pictures, linked(folded)).items()}
     results = []
     for equalized in (False, True):
@@ -99,8 +114,8 @@ def best_way(folded: ImportedModel, pictures: "Pictures", dump: Path | None) -> 
         for corrected in (False, True):
             way = Way(equalized, corrected)
             model = quantized_model(prepared, shifts, means if corrected else {}, dump)
-            results.append((way, model, loss_of(prepared, model, names, pictures)))
-    return min(results, key=lambda result: result[2].noise)
+            results.append(Result(way, model, loss_of(prepared, model, names, pictures)))
+    return results
 
 
 def statistics(model: ImportedModel, pictures: "Pictures", names: Sequence[str]) -> dict[str, TensorStatistics]:

@@ -13,7 +13,7 @@ from rich.table import Table
 from compile.tensor_statistics import Picture, Run
 from runtime.files import write_atomically
 
-WORST = 5  # layers named in the table
+WORST = 5  # layers named for people
 
 
 @dataclass
@@ -78,14 +78,17 @@ class FloatLoss:
         }
 
     def table(self) -> Table:
-        """Every output, and the worst layers."""
-        table = Table("tensor", "cosine with float", "signal to noise", title="what calibration loses against float")
-        worst = sorted(self.layers, key=lambda name: self.layers[name].cosine)[:WORST]
-        for name, loss in [*self.outputs.items(), *((f"worst layers: {name}", self.layers[name]) for name in worst)]:
-            entry = loss.to_json()
-            decibels = entry["signal_to_noise_db"]
-            table.add_row(name, f"{entry['cosine']:.4f}", "" if decibels is None else f"{decibels:.1f} dB")
+        """A row for every output."""
+        table = Table("output", "cosine with float", "signal to noise", title="what calibration loses against float")
+        for name, loss in self.outputs.items():
+            decibels = loss.to_json()["signal_to_noise_db"]
+            table.add_row(name, f"{loss.cosine:.4f}", "" if decibels is None else f"{decibels:.1f} dB")
         return table
+
+    def worst_layers(self) -> str:
+        """The names of a few, for people."""
+        worst = sorted(self.layers, key=lambda name: self.layers[name].cosine)[:WORST]
+        return ", ".join(f"{name} ({self.layers[name].cosine:.4f})" for name in worst)
 
 
 def measure(

@@ -145,6 +145,8 @@ def test_the_report_tells_what_is_lost(float_run: Run, calibrated: onnx.ModelPro
     source = onnx.load(str(float_run.folder / "with-bn-export-last.onnx"))
     inputs = calibration_inputs(float_run)
     assert report["pictures"] == len(inputs)
+    assert len(report["noise"]) == 4
+    assert report["noise"][report["way"]] == min(report["noise"].values())
     exact, rounded = (float_tensors(model, list(HEADS), inputs) for model in (source, calibrated))
     for name in HEADS:
         a, b = exact[name].astype(np.float64).ravel(), rounded[name].astype(np.float64).ravel()

@@ -188,6 +188,21 @@ def test_float_training_calibrated(repository: Path, sample: np.ndarray, scenes:
     assert_alive(run.run(max(scenes.iterdir()))[1])
 
 
+@pytest.mark.matrix
+def test_a_trained_float_model_calibrated(repository: Path, scenes: Path, photos: Path, tmp_path: Path) -> None:
+    """In the demo's style; the report names what calibration costs."""
+    config_file = changed(repository, tmp_path, FLOAT_STEP_0)
+    folder = tmp_path / "run"
+    arguments = ["--config", str(config_file), "--step", "0", "--pipeline-test", "--out", str(folder)]
+    assert train(arguments) == 0
+    run = build_from("with-bn", config_file, folder, "--calib-images", str(scenes))
+    assert run.verify(photos)["pictures"] == 14
+    report = json.loads((folder / "calibration.json").read_text())
+    assert set(report["outputs"]) == set(load(config_file).output_names)
+    assert min(entry["cosine"] for entry in report["outputs"].values()) >= 0.99
+    assert report["worst_layer"] in report["layers"]
+
+
 def build_from(source: str, config_file: Path, folder: Path, *more: str) -> Built:
     """A run whose step 2 is the ONNX that the compiler writes."""
     assert build(["--config", str(config_file), "--out", str(folder), "--source", source, *more]) == 0
