@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from quant import arith, params, postprocess
+from quant import arith, fixed_point, params, postprocess
 from quant.certificate import CertificateError, check, conv_bound
 from quant.fold import fold_batch_norm
 
@@ -213,6 +213,16 @@ def box_record(row: Row) -> None:
     assert packed[start : start + size].view(np.dtype(row["type"]).newbyteorder("<")) == fields[row["field"]]
 
 
+def multiplier(row: Row) -> None:
+    found = fixed_point.multiplier(Fraction(row["R"]))
+    assert (found.m, found.n) == (int(row["m"]), int(row["n"]))
+
+
+def scaled(row: Row) -> None:
+    found = fixed_point.multiplier(Fraction(row["R"]))
+    assert fixed_point.scale([int(row["acc"])], found.m, found.n)[0] == int(row["q"])
+
+
 EXECUTORS: dict[str, Callable[[Row], None]] = {
     "value": value,
     "pixel": pixel,
@@ -232,6 +242,8 @@ EXECUTORS: dict[str, Callable[[Row], None]] = {
     "decode": decode,
     "suppression": suppression,
     "box record": box_record,
+    "multiplier": multiplier,
+    "scaled": scaled,
 }
 TABLES = read_tables(PAGE.read_text(encoding="utf-8"))
 CLAIMS = [(name, row) for name, rows in TABLES.items() for row in rows]
