@@ -44,6 +44,13 @@ def divide_half_even(a: ArrayLike, n: ArrayLike) -> Int64:
     return (value + below_half + odd) >> right
 
 
+def divide_rational(a: Int64, denominator: int) -> Int64:
+    """a / denominator, any positive integer, rounded half to even, in integers."""
+    quotient, remainder = np.divmod(a, denominator)
+    up = (2 * remainder > denominator) | ((2 * remainder == denominator) & (quotient % 2 == 1))
+    return quotient + up
+
+
 def saturate(value: Int64) -> Int64:
     """Clips to the int8 range; the dtype stays."""
     return np.clip(value, INT8_MIN, INT8_MAX)
@@ -161,10 +168,7 @@ def average_pool(x: Int8, kernel: int, stride: int, x_shift: int, out_shift: int
     windows = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), axis=(1, 2))[:, ::stride, ::stride]
     total = windows.sum(axis=(-2, -1), dtype=np.int64)
     numerator = total << max(out_shift - x_shift, 0)
-    denominator = kernel * kernel << max(x_shift - out_shift, 0)
-    quotient, remainder = np.divmod(numerator, denominator)
-    up = (2 * remainder > denominator) | ((2 * remainder == denominator) & (quotient % 2 == 1))
-    return saturate(quotient + up).astype(np.int8)
+    return saturate(divide_rational(numerator, kernel * kernel << max(x_shift - out_shift, 0))).astype(np.int8)
 
 
 def channel_argmax(x: Int8) -> NDArray[np.uint8]:

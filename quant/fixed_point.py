@@ -71,8 +71,12 @@ def common_multipliers(ratios: Sequence[Fraction]) -> tuple[tuple[int, ...], int
 
 def scaled_sum(tensors: Sequence[Int8], ratios: Sequence[Fraction]) -> Int8:
     """Σ q_i · ratio_i -> int8, rounded once. Shapes are equal; ratio_i is the input's scale over the output's."""
-    factors, n = common_multipliers(ratios)
-    total = np.sum([x.astype(np.int64) * m for x, m in zip(tensors, factors, strict=True)], axis=0)
+    return scale_sum(tensors, *common_multipliers(ratios))
+
+
+def scale_sum(tensors: Sequence[Int8], m: Sequence[int], n: int) -> Int8:
+    """Σ q_i · m_i / 2^n -> int8, rounded once."""
+    total = np.sum([x.astype(np.int64) * factor for x, factor in zip(tensors, m, strict=True)], axis=0)
     return saturate(_divide(total, n)).astype(np.int8)
 
 

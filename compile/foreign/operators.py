@@ -1,0 +1,274 @@
+"""What every other op of a foreign graph becomes, and which ops there are."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from compile.foreign.model import ForeignModel, attributes_of, name_of, pair
+from compile.foreign.network import (
+    Bilinear2x,
+    Concat,
+    Constant,
+    MaxPool,
+    MeanPool,
+    Nearest2x,
+    Network,
+    Pad,
+    Pair,
+    Slice,
+    Sum,
+    Table,
+    Tensor,
+)
+from compile.foreign.products import convolution, linear, real_values, times_constant
+from compile.foreign.reader import Reader, Visitor
+from compile.foreign.states import Floats, Largest, Open, Quantized, State, Weights
+from quant.fixed_point import common_multipliers, multiplier, ratio, reals, table
+
+Function = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+BILINEAR = 16  # the weights of four pixels come in these parts
+
+
+def read_network(model: ForeignModel) -> Network:
+    """The integer network of a model. CompileError naming the node that has none."""
+    return Reader(model, VISITORS).network()
+
+
+def add(reader: Reader, node: onnx.NodeProto) -> State:
+    """Two tensors; a tensor and a constant; a matrix product and its bias."""
+    states = [reader.state(node, place) for place in (0, 1)]
+    for place, state in enumerate(states):
+        other = states[1 - place]
+        if isinstance(state, Open):
+            if state.add_bias is None or not isinstance(other, Floats | Weights):
+                raise reader.model.error(node, f"its input {node.input[place]} is not quantized; quantize it before")
+            return state.add_bias(real_values(reader, node, 1 - place).reshape(-1))
+    shape = reader.shape(node.output[0])
+    tensors = [
+        state.tensor if isinstance(state, Quantized) else constant(reader, node, place, shape)
+        for place, state in enumerate(states)
+    ]
+    if tensors[0].shape != tensors[1].shape:
+        raise reader.model.error(
+            node, f"only tensors of one shape can be added, not {tensors[0].shape[1:]} and {tensors[1].shape[1:]}"
+        )
+
+    def make(scale: float, clip: Pair) -> Sum:
+        return Sum(*common_multipliers([ratio(entry.scale, over=scale) for entry in tensors]), clip)
+
+    names = tensors[0].name, tensors[1].name
+    return Open(make, names, shape, name_of(node), may_clip=True)
+
+
+def constant(reader: Reader, node: onnx.NodeProto, place: int, shape: tuple[int, int, int, int]) -> Tensor:
+    """A summand that the model holds, as a tensor of the sum's shape."""
+    state = reader.state(node, place)
+    if not isinstance(state, Weights) or state.integers.dtype != np.int8 or state.scale.size != 1:
+        raise reader.model.error(node, f"its constant {node.input[place]} is not quantized to int8 with one scale")
+    batch, height, width, channels = shape
+    of_onnx = (batch, channels) if len(reader.model.shapes[node.output[0]]) == 2 else (batch, channels, height, width)
+    value = np.broadcast_to(state.integers, of_onnx).reshape(batch, channels, height, width).transpose(0, 2, 3, 1)
+    output = Tensor(f"{node.input[place]}:constant", shape, float(state.scale.ravel()[0]))
+    return reader.emit(Constant(np.ascontiguousarray(value)), (), output, node).tensor
+
+
+def concat(reader: Reader, node: onnx.NodeProto) -> Open:
+    """Over the channels."""
+    rank = len(reader.model.shapes[node.output[0]])
+    if attributes_of(node)["axis"] % rank != 1:
+        raise reader.model.error(node, "only a concat over the channels has an integer form")
+    tensors = [reader.tensor(node, place) for place in range(len(node.input))]
+
+    def make(scale: float, clip: Pair) -> Concat:
+        found = [multiplier(ratio(entry.scale, over=scale)) for entry in tensors]
+        return Concat(tuple(entry.m for entry in found), tuple(entry.n for entry in found))
+
+    return Open(make, tuple(entry.name for entry in tensors), reader.shape(node.output[0]), name_of(node))
+
+
+def cut(reader: Reader, node: onnx.NodeProto) -> Open:
+    """Relu and Clip: part of the layer before, or a table."""
+    low, high = 0.0, np.inf
+    if node.op_type == "Clip":
+        bounds = [reader.constant(node, place) for place in (1, 2)]
+        low, high = (
+            default if value is None else float(value.ravel()[0])
+            for value, default in zip(bounds, (-np.inf, np.inf), strict=True)
+        )
+    state = reader.state(node, 0)
+    if isinstance(state, Open):
+        if not state.may_clip:
+            raise reader.model.error(node, f"its input {node.input[0]} is not quantized; quantize it before")
+        return replace(state, low=min(max(state.low, low), high), high=max(min(state.high, high), low))
+    return unary(reader, node, lambda x: np.clip(x, np.float32(low), np.float32(high)))
+
+
+def leaky_relu(reader: Reader, node: onnx.NodeProto) -> Open:
+    """A table."""
+    slope = np.float32(attributes_of(node).get("alpha", 0.01))
+    return unary(reader, node, lambda x: np.where(x >= 0, x, slope * x))
+
+
+def sigmoid(reader: Reader, node: onnx.NodeProto) -> Open:
+    """A table."""
+    return unary(reader, node, lambda x: (1 / (1 + np.exp(-x.astype(np.float64)))).astype(np.float32))
+
+
+def unary(reader: Reader, node: onnx.NodeProto, function: Function) -> Open:
+    """A function of one int8 tensor."""
+    x = reader.tensor(node)
+
+    def make(scale: float, clip: Pair) -> Table:
+        return Table(np.clip(table(function(reals(x.scale)), scale), *clip).astype(np.int8))
+
+    return Open(make, (x.name,), x.shape, name_of(node), may_clip=True)
+
+
+def max_pool(reader: Reader, node: onnx.NodeProto) -> Quantized:
+    """On the same scale."""
+    x, (kernel, stride, pads) = reader.tensor(node), window_of(reader, node)
+    if any(size != 1 for size in attributes_of(node).get("dilations", (1, 1))):
+        raise reader.model.error(node, "a dilated max pooling has no form here")
+    output = Tensor(node.output[0], reader.shape(node.output[0]), x.scale)
+    return reader.emit(MaxPool(kernel, stride, pads), (x.name,), output, node)
+
+
+def average_pool(reader: Reader, node: onnx.NodeProto) -> Open:
+    """The mean over a window, or over the whole map."""
+    x = reader.tensor(node)
+    if node.op_type == "ReduceMean":
+        axes = attributes_of(node).get("axes", reader.constant(node, 1))
+        if axes is None or {int(axis) % 4 for axis in axes} != {2, 3} or len(x.shape) != 4:
+            raise reader.model.error(node, "only the mean over rows and columns has an integer form")
+    if node.op_type in ("GlobalAveragePool", "ReduceMean"):
+        kernel, stride, pads = pair(x.shape[1:3]), (1, 1), (0, 0, 0, 0)
+    else:
+        kernel, stride, pads = window_of(reader, node)
+        if any(pads) and not attributes_of(node).get("count_include_pad", 0):
+            raise reader.model.error(node, "at the edges its mean is over fewer values; use count_include_pad = 1")
+    count = kernel[0] * kernel[1]
+
+    def make(scale: float, clip: Pair) -> MeanPool:
+        exact = ratio(x.scale, over=scale)
+        if is_power_of_two(exact):
+            return MeanPool(kernel, stride, pads, exact.numerator, exact.denominator * count)
+        found = multiplier(exact / count)
+        return MeanPool(kernel, stride, pads, m=found.m, n=found.n)
+
+    flat = len(reader.model.shapes[node.output[0]]) == 2
+    return Open(make, (x.name,), reader.shape(node.output[0]), name_of(node), flat=flat)
+
+
+def is_power_of_two(value: Fraction) -> bool:
+    """Of a positive fraction."""
+    return value.numerator & (value.numerator - 1) == 0 and value.denominator & (value.denominator - 1) == 0
+
+
+def window_of(reader: Reader, node: onnx.NodeProto) -> tuple[Pair, Pair, tuple[int, int, int, int]]:
+    """Kernel, stride and pads of a pooling."""
+    values = attributes_of(node)
+    if values.get("ceil_mode", 0) or values.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        raise reader.model.error(node, "ceil_mode and auto_pad have no form here; export it with explicit pads")
+    top, left, bottom, right = (int(size) for size in values.get("pads", (0, 0, 0, 0)))
+    return pair(values["kernel_shape"]), pair(values.get("strides", (1, 1))), (top, left, bottom, right)
+
+
+def resize(reader: Reader, node: onnx.NodeProto) -> State:
+    """Nearest and bilinear upsampling by 2."""
+    x, shape, values = reader.tensor(node), reader.shape(node.output[0]), attributes_of(node)
+    mode = values.get("mode", "nearest")
+    transformation = values.get("coordinate_transformation_mode", "half_pixel")
+    half_pixel = transformation in ("half_pixel", "pytorch_half_pixel")
+    nearest = values.get("nearest_mode", "round_prefer_floor")
+    copies = (transformation, nearest) == ("asymmetric", "floor") or (half_pixel and nearest == "round_prefer_floor")
+    doubled = shape == (x.shape[0], 2 * x.shape[1], 2 * x.shape[2], x.shape[3])
+    if doubled and mode == "nearest" and copies:
+        return reader.emit(Nearest2x(), (x.name,), Tensor(node.output[0], shape, x.scale), node)
+    if not (doubled and mode == "linear" and half_pixel):
+        raise reader.model.error(
+            node,
+            f"only upsampling by 2, nearest or bilinear with half-pixel centres, has a form, not {mode} "
+            f"({transformation}) from {x.shape[1:3]} to {shape[1:3]}",
+        )
+
+    def make(scale: float, clip: Pair) -> Bilinear2x:
+        found = multiplier(ratio(x.scale, over=scale) / BILINEAR)
+        return Bilinear2x(found.m, found.n)
+
+    return Open(make, (x.name,), shape, name_of(node))
+
+
+def cut_out(reader: Reader, node: onnx.NodeProto) -> Quantized:
+    """Slice, with steps of 1."""
+    x = reader.tensor(node)
+    starts, ends = reader.constant(node, 1), reader.constant(node, 2)
+    axes, steps = reader.constant(node, 3), reader.constant(node, 4)
+    assert starts is not None
+    assert ends is not None
+    if steps is not None and (steps != 1).any():
+        raise reader.model.error(node, "only steps of 1 have a form here")
+    begin, end = [0, 0, 0, 0], list(x.shape)
+    for axis, first, last in zip(range(len(starts)) if axes is None else axes, starts, ends, strict=True):
+        place = (0, 3, 1, 2)[int(axis)]  # NCHW to NHWC
+        size = x.shape[place]
+        begin[place], end[place] = (int(np.clip(at + size if at < 0 else at, 0, size)) for at in (first, last))
+    sizes = tuple(last - first for first, last in zip(begin, end, strict=True))
+    output = Tensor(node.output[0], sizes, x.scale)  # type: ignore[arg-type]
+    return reader.emit(Slice(tuple(begin), tuple(end)), (x.name,), output, node)  # type: ignore[arg-type]
+
+
+def pad(reader: Reader, node: onnx.NodeProto) -> Quantized:
+    """With zeros."""
+    x, values = reader.tensor(node), attributes_of(node)
+    amounts, value = reader.constant(node, 1), reader.constant(node, 2)
+    assert amounts is not None
+    if values.get("mode", "constant") != "constant" or (value is not None and value.any()) or (amounts < 0).any():
+        raise reader.model.error(node, "only padding with zeros has a form here")
+    before, after = (tuple(int(part[place]) for place in (0, 2, 3, 1)) for part in (amounts[:4], amounts[4:]))
+    output = Tensor(node.output[0], reader.shape(node.output[0]), x.scale)
+    return reader.emit(Pad(before, after), (x.name,), output, node)  # type: ignore[arg-type]
+
+
+def flatten(reader: Reader, node: onnx.NodeProto) -> State:
+    """To a vector (1, C · H · W)."""
+    state, shape = reader.state(node, 0), reader.model.shapes[node.output[0]]
+    if len(shape) != 2 or shape[0] != 1 or not isinstance(state, Quantized | Open):
+        raise reader.model.error(node, f"only a map that becomes a vector (1, K) has a form here, not {shape}")
+    return replace(state, flat=True)
+
+
+def argmax(reader: Reader, node: onnx.NodeProto) -> Largest:
+    """Over the channels, the lowest index on a tie."""
+    x, values = reader.tensor(node), attributes_of(node)
+    rank = len(reader.model.shapes[node.input[0]])
+    if values.get("axis", 0) % rank != 1 or values.get("select_last_index", 0):
+        raise reader.model.error(node, "only the first largest channel has a form here")
+    return Largest(x)
+
+
+VISITORS: dict[str, Visitor] = {
+    "Conv": convolution,
+    "Gemm": linear,
+    "MatMul": linear,
+    "Mul": times_constant,
+    "Add": add,
+    "Concat": concat,
+    "Relu": cut,
+    "Clip": cut,
+    "LeakyRelu": leaky_relu,
+    "Sigmoid": sigmoid,
+    "MaxPool": max_pool,
+    "AveragePool": average_pool,
+    "GlobalAveragePool": average_pool,
+    "ReduceMean": average_pool,
+    "Resize": resize,
+    "Slice": cut_out,
+    "Pad": pad,
+    "Flatten": flatten,
+    "Reshape": flatten,
+    "ArgMax": argmax,
+}

@@ -1,0 +1,166 @@
+"""Ops that multiply by weights: convolutions, matrix products, products with constants. All become convolutions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from compile.foreign.model import attributes_of, pair
+from compile.foreign.network import Convolution, Int8, Pads, Pair, Tensor
+from compile.foreign.reader import Reader, by_axis
+from compile.foreign.states import Floats, Open, Quantized, Weights
+from quant.arith import INT8_MIN
+from quant.errors import QuantError
+from quant.fixed_point import multiplier
+
+INT32_LIMIT = 1 << 31
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a convolution goes over its input."""
+
+    stride: Pair = (1, 1)
+    pads: Pads = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+
+def convolution(reader: Reader, node: onnx.NodeProto) -> Open:
+    """Conv: weight (O, I / groups, kh, kw), one scale or one for each output channel."""
+    x, weights = reader.tensor(node), weights_of(reader, node, 1, axis=0)
+    values = attributes_of(node)
+    if values.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        raise reader.model.error(node, f"auto_pad {values['auto_pad']}; export it with explicit pads")
+    top, left, bottom, right = (int(size) for size in values.get("pads", (0, 0, 0, 0)))
+    window = Window(
+        pair(values.get("strides", (1, 1))),
+        (top, left, bottom, right),
+        pair(values.get("dilations", (1, 1))),
+        int(values.get("group", 1)),
+    )
+    weight = weights.integers.transpose(0, 2, 3, 1)
+    factors = [Fraction(float(value)) for value in np.broadcast_to(weights.scale.ravel(), len(weight))]
+    return product(reader, node, x, weight, factors, window, bias_of(reader, node, 2))
+
+
+def linear(reader: Reader, node: onnx.NodeProto) -> Open:
+    """Gemm and MatMul of a vector (1, K), which may be a map that was flattened."""
+    state, values = reader.state(node, 0), attributes_of(node)
+    if values.get("alpha", 1.0) != 1.0 or values.get("beta", 1.0) != 1.0 or values.get("transA", 0):
+        raise reader.model.error(node, "alpha and beta must be 1 and transA 0; export it so")
+    transposed = bool(values.get("transB", 0))
+    weights = weights_of(reader, node, 1, axis=0 if transposed else 1)
+    if weights.integers.ndim != 2 or len(reader.model.shapes[node.input[0]]) != 2:
+        raise reader.model.error(node, "only a vector (1, K) times a matrix has an integer form; flatten before it")
+    x = reader.tensor(node)
+    matrix = weights.integers if transposed else weights.integers.T
+    assert isinstance(state, Quantized)
+    _, height, width, channels = x.shape
+    # a vector's order is that of the ONNX: channel, row, column
+    weight = matrix.reshape(len(matrix), channels, height, width).transpose(0, 2, 3, 1)
+    factors = [Fraction(float(value)) for value in np.broadcast_to(weights.scale.ravel(), len(weight))]
+    bias = bias_of(reader, node, 2)
+    result = product(reader, node, x, weight, factors, Window(), bias)
+    if node.op_type == "Gemm" or bias is not None:
+        return result
+    return replace(result, add_bias=lambda value: product(reader, node, x, weight, factors, Window(), value))
+
+
+def times_constant(reader: Reader, node: onnx.NodeProto) -> Open:
+    """Mul by one number, or by one for each channel: a convolution 1x1 with a group to each channel."""
+    places = [place for place in (0, 1) if isinstance(reader.state(node, place), Quantized)]
+    if len(places) != 1:
+        raise reader.model.error(node, "only a tensor times a constant has an integer form")
+    x, state = reader.tensor(node, places[0]), reader.state(node, 1 - places[0])
+    channels = x.shape[3]
+    if isinstance(state, Weights):
+        integers, scales = state.integers, by_axis(state.scale, state.axis, state.integers.ndim)
+        weight = per_channel(reader, node, integers, channels)
+        factors = [Fraction(float(v)) for v in per_channel(reader, node, scales + 0 * integers, channels)]
+    elif isinstance(state, Floats):
+        real = per_channel(reader, node, state.values.astype(np.float32), channels)
+        weight = np.sign(real)
+        factors = [Fraction(float(abs(value))) if value else Fraction(1) for value in real]
+    else:
+        raise reader.model.error(node, "only a tensor times a constant has an integer form")
+    kernel = weight.astype(np.int8).reshape(channels, 1, 1, 1)
+    return product(reader, node, x, kernel, factors, Window(groups=channels), None)
+
+
+def per_channel(reader: Reader, node: onnx.NodeProto, values: NDArray, channels: int) -> NDArray:
+    """(C,) of a constant that broadcasts over rows and columns."""
+    vector = len(reader.model.shapes[node.output[0]]) == 2
+    shape = values.shape[-1:] if vector else (1, 1, 1, *values.shape)[-3:]
+    if values.size == 1:
+        return np.full(channels, values.ravel()[0])
+    if values.size != channels or shape[0 if not vector else -1] != channels:
+        raise reader.model.error(node, f"a constant of shape {values.shape} is none for each channel")
+    return values.reshape(channels)
+
+
+def weights_of(reader: Reader, node: onnx.NodeProto, place: int, *, axis: int) -> Weights:
+    """int8 weights with one scale, or one for each entry of `axis`."""
+    state = reader.state(node, place)
+    if not isinstance(state, Weights) or state.integers.dtype != np.int8:
+        raise reader.model.error(node, f"its weight {node.input[place]} is not quantized to int8; quantize the weights")
+    if state.scale.size > 1 and state.axis % state.integers.ndim != axis:
+        raise reader.model.error(node, f"its weight has a scale for each entry of axis {state.axis}, not {axis}")
+    return state
+
+
+def bias_of(reader: Reader, node: onnx.NodeProto, place: int) -> NDArray[np.float64] | None:
+    """Real values (O,) of a bias; None where there is none."""
+    if place >= len(node.input) or not node.input[place]:
+        return None
+    return real_values(reader, node, place).reshape(-1)
+
+
+def real_values(reader: Reader, node: onnx.NodeProto, place: int) -> NDArray[np.float64]:
+    """Of a constant, quantized or not; exact."""
+    state = reader.state(node, place)
+    if isinstance(state, Weights):
+        return state.integers * by_axis(state.scale, state.axis, state.integers.ndim).astype(np.float64)
+    if isinstance(state, Floats):
+        return state.values.astype(np.float64)
+    raise reader.model.error(node, f"its input {node.input[place]} is computed; it must be a constant")
+
+
+def product(
+    reader: Reader,
+    node: onnx.NodeProto,
+    x: Tensor,
+    weight: Int8,
+    factors: Sequence[Fraction],
+    window: Window,
+    bias: NDArray[np.float64] | None,
+) -> Open:
+    """A convolution of weights OHWI with a scale for each output channel. QuantError where its sums leave int32."""
+    integers = np.zeros(len(weight), np.int64)
+    if bias is not None:
+        # the accumulator's grid; a bias that was quantized lies on it but for the rounding of its own scale
+        grids = [float(factor * Fraction(x.scale)) for factor in factors]
+        integers = np.rint(bias / grids).astype(np.int64)
+    largest = np.abs(weight.astype(np.int64)).reshape(len(weight), -1).sum(axis=1) * -INT8_MIN + np.abs(integers)
+    if largest.max() >= INT32_LIMIT:
+        raise QuantError(f"sums of channel {largest.argmax()} reach {largest.max()}, over int32; use smaller weights")
+
+    def make(scale: float, clip: Pair) -> Convolution:
+        found = [multiplier(factor * Fraction(x.scale) / Fraction(scale)) for factor in factors]
+        m, n = (np.array(values, np.int64) for values in zip(*((entry.m, entry.n) for entry in found), strict=True))
+        return Convolution(
+            np.ascontiguousarray(weight),
+            integers,
+            window.stride,
+            window.pads,
+            window.dilation,
+            window.groups,
+            m,
+            n,
+            clip,
+        )
+
+    return Open(make, (x.name,), reader.shape(node.output[0]), node.name or node.output[0], may_clip=True)
