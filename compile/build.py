@@ -1,7 +1,6 @@
 """`python -m compile.build`: from a step's export to the integer module and the compiled model (step 3)."""
 
 import argparse
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +9,15 @@ from typing import Any
 import tvm
 from rich.console import Console
 from tvm import relax
-from tvm.support import cc
 
 from compile.calibrate import calibrated_model
 from compile.certify import certify
 from compile.errors import CompileError
 from compile.files import Parameters, load_pair, pair_of, parameter_digests, save_pair
+from compile.foreign.build import build_foreign
 from compile.importer import import_onnx, read_onnx
 from compile.kernel_plan import layer_entries
+from compile.linking import export_library, find_compiler
 from compile.package import ModelCard, card_of, with_card
 from compile.pipeline import compile_module, to_integer_module
 from compile.targets import NAMES, Target, find_target
@@ -161,34 +161,14 @@ def changed_parameters(card: ModelCard, parameters: Parameters) -> list[str]:
     return sorted(name for name, digest in digests.items() if card.parameter_digests.get(name) != digest)
 
 
-def export_library(executable: relax.VMExecutable, library: Path) -> None:
-    """Links the `.so`. Raises CompileError where the machine has no C++ compiler, or it fails."""
-    compiler = find_compiler()
-    partial = library.with_name(f"partial-{library.name}")
-    try:
-        executable.export_library(str(partial), fcompile=cc.create_shared, cc=compiler)
-        partial.replace(library)
-    except RuntimeError as error:  # what the compiler printed, between TVM's heading and the command line
-        printed = str(error).split("Command line:")[0].removeprefix("Compilation error:")
-        raise CompileError(f"{library}: {compiler} cannot link it: {' '.join(printed.split())}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def find_compiler() -> str:
-    """Path of the C++ compiler that TVM links with. Raises CompileError where there is none."""
-    compiler = cc.get_cc()  # what CXX or CC names, or else the first on the PATH
-    if compiler is None or shutil.which(compiler) is None:
-        named = "on the PATH" if compiler is None else f"at {compiler}, which CXX or CC names"
-        raise CompileError(f"no C++ compiler (g++ or clang++) {named}; install one: TVM links the model with it")
-    return str(compiler)
-
-
 def build(options: argparse.Namespace, console: Console) -> None:
     """What the command does; all that can be refused without work is refused before any."""
+    target = find_target(options.target)
+    if options.onnx is not None:
+        build_foreign(options.onnx, options.out, target, console)
+        return
     config = load(options.config)
     run: Path = options.out
-    target = find_target(options.target)
     if not target.is_foreign:
         find_compiler()
     if options.source != "int-inference":
@@ -213,7 +193,15 @@ def build(options: argparse.Namespace, console: Console) -> None:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Reads the command line; None stands for the process's own."""
     parser = argparse.ArgumentParser(prog="python -m compile.build", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="the config that the run was trained with")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", type=Path, metavar="C", help="the config that the run was trained with")
+    what.add_argument(
+        "--onnx",
+        type=Path,
+        metavar="FILE",
+        help="a quantized model of others: any ONNX with Q/DQ nodes, symmetric int8 (docs/foreign.md); of the other "
+        "options --out, a folder to write to, and --target count",
+    )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="RUN", help="the run's folder, with the step's export"
     )

@@ -27,6 +27,7 @@ from runtime.schema import (
 )
 
 SCHEMA_VERSION = 3
+FOREIGN = "tensors"  # `kind` in the description of a model that has no tasks, see runtime/tensor_model.py
 ELF_MAGIC = b"\x7fELF"
 REBUILD = "build the model again with `python -m compile.build`"
 
@@ -130,22 +131,25 @@ class Manifest:
     @classmethod
     def load(cls, path: Path) -> "Manifest":
         """Reads and checks the JSON at `path`. ArtifactError names the file, the key and the cure."""
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise ArtifactError(
-                f"{path}: no such file; a compiled model is two files, the .so and the .json beside it: "
-                f"copy both, or {REBUILD}"
-            ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ArtifactError(f"{path}: cannot be read ({error}); {REBUILD}") from None
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ArtifactError(
-                f"{path}: not JSON ({error}); the file is damaged: copy it again, or {REBUILD}"
-            ) from None
+        data = read_manifest(path)
+        if isinstance(data, dict) and data.get("kind") == FOREIGN:
+            raise ArtifactError(f"{path}: describes a foreign model; load it with runtime.tensor_model.TensorModel")
         return cls.from_json(data, str(path))
+
+
+def read_manifest(path: Path) -> Any:
+    """The JSON of a manifest. ArtifactError names the file and the cure."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{path}: no such file; a compiled model is two files, the .so and the .json beside it: "
+            f"copy both, or {REBUILD}"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({error}); {REBUILD}") from None
+    except json.JSONDecodeError as error:
+        raise ArtifactError(f"{path}: not JSON ({error}); the file is damaged: copy it again, or {REBUILD}") from None
 
 
 def by_call(layers: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
@@ -170,6 +174,14 @@ def load_artifact(library: str | os.PathLike[str]) -> Manifest:
     ArtifactError: a file is missing, the `.so` is no shared library, the manifest is damaged, of another version, or
     belongs to another `.so` (its hash differs).
     """
+    path = check_library(library)
+    manifest = Manifest.load(manifest_path(path))
+    check_hash(path, manifest.library_sha256)
+    return manifest
+
+
+def check_library(library: str | os.PathLike[str]) -> Path:
+    """The path of a shared library. ArtifactError where there is none."""
     path = Path(library)
     if not path.exists():
         raise ArtifactError(f"{path}: no such file; give the .so that `python -m compile.build` wrote")
@@ -180,16 +192,20 @@ def load_artifact(library: str | os.PathLike[str]) -> Manifest:
     with path.open("rb") as file:
         if file.read(len(ELF_MAGIC)) != ELF_MAGIC:
             raise ArtifactError(f"{path}: not a compiled model (no shared library); copy the .so again, or {REBUILD}")
-    manifest = Manifest.load(manifest_path(path))
-    if file_sha256(path) != manifest.library_sha256:
+    return path
+
+
+def check_hash(path: Path, sha256: str) -> None:
+    """ArtifactError where the library is not the one that its manifest was written for."""
+    if file_sha256(path) != sha256:
         raise ArtifactError(
             f"{path}: not the library its manifest {manifest_path(path).name} was written for (sha256 differs); "
             f"the two files come from different builds, or one is damaged: copy both again, or {REBUILD}"
         )
-    return manifest
 
 
 __all__ = [
+    "FOREIGN",
     "SCHEMA_VERSION",
     "DetectionTask",
     "InputGeometry",
@@ -197,7 +213,10 @@ __all__ = [
     "Output",
     "SegmentationTask",
     "by_call",
+    "check_hash",
+    "check_library",
     "file_sha256",
     "load_artifact",
     "manifest_path",
+    "read_manifest",
 ]

@@ -48,24 +48,13 @@ class CompiledEngine:
 
     def __init__(self, library: str | os.PathLike[str], threads: int | None = None) -> None:
         self.manifest: Manifest = load_artifact(library)
-        _check_processor(library, self.manifest)
+        self._module, machine = load_module(library, self.manifest.target, threads)
         self._tvm = load_tvm()
-        if threads is not None:
-            set_threads(threads)
-        try:
-            with _fresh_path(Path(library).resolve()) as path:
-                self._module = self._tvm.runtime.load_module(str(path))
-            self._start()
-        except Exception as error:  # TVM raises whatever its C++ side names
-            raise ArtifactError(
-                f"{library}: TVM cannot load it ({_first_line(error)}); build the model again on a machine of this kind"
-            ) from None
+        self._start(machine)
 
-    def _start(self) -> None:
-        """A virtual machine, and memory for one picture."""
-        from tvm.runtime.vm import VirtualMachine
-
-        self.vm = VirtualMachine(self._module, self._tvm.cpu())
+    def _start(self, machine: Any) -> None:
+        """Takes a virtual machine, and memory for one picture."""
+        self.vm = machine
         self._main = self.vm["main"]
         geometry = self.manifest.input
         self._picture = self._tvm.runtime.empty((1, geometry.height, geometry.width, 3), "uint8")
@@ -75,7 +64,7 @@ class CompiledEngine:
     def twin(self) -> "CompiledEngine":
         """Another engine of the same code, for another thread of Python."""
         other = copy.copy(self)
-        other._start()
+        other._start(virtual_machine(self._module))
         return other
 
     def run(self, picture: Picture, im_hw: tuple[int, int] | None = None) -> Outputs:
@@ -110,9 +99,34 @@ class CompiledEngine:
         self._checked = True
 
 
-def _check_processor(library: str | os.PathLike[str], manifest: Manifest) -> None:
+def load_module(library: str | os.PathLike[str], target: Mapping[str, Any], threads: int | None) -> tuple[Any, Any]:
+    """The code of a `.so` whose manifest is checked already, and a virtual machine for it.
+
+    ArtifactError where it cannot run here.
+    """
+    _check_processor(library, target)
+    tvm = load_tvm()
+    if threads is not None:
+        set_threads(threads)
+    try:
+        with _fresh_path(Path(library).resolve()) as path:
+            module = tvm.runtime.load_module(str(path))
+        return module, virtual_machine(module)
+    except Exception as error:  # TVM raises whatever its C++ side names
+        raise ArtifactError(
+            f"{library}: TVM cannot load it ({_first_line(error)}); build the model again on a machine of this kind"
+        ) from None
+
+
+def virtual_machine(module: Any) -> Any:
+    """TVM's, for a module's code on the CPU."""
+    from tvm.runtime.vm import VirtualMachine
+
+    return VirtualMachine(module, load_tvm().cpu())
+
+
+def _check_processor(library: str | os.PathLike[str], target: Mapping[str, Any]) -> None:
     """ArtifactError where this machine cannot run the code: it would be killed without a word."""
-    target = manifest.target
     machine = target.get("machine", platform.machine())
     if machine != platform.machine():
         raise ArtifactError(

@@ -70,7 +70,7 @@ def read_foreign(path: Path) -> ForeignModel:
             constants[node.output[0]] = _constant(node, path)
     _check_ops(proto, path)
     _check_inputs(proto, constants, path)
-    model = ForeignModel(path, proto, constants, _shapes(proto))
+    model = ForeignModel(path, proto, constants, _shapes(proto, path))
     _check_shapes(model)
     return model
 
@@ -111,8 +111,11 @@ def _check_inputs(proto: onnx.ModelProto, constants: dict[str, NDArray[Any]], pa
         raise CompileError(f"{path}: input {inputs[0].name} is no float32 (1, C, H, W); export it as one picture")
 
 
-def _shapes(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    inferred = shape_inference.infer_shapes(proto, data_prop=True).graph
+def _shapes(proto: onnx.ModelProto, path: Path) -> dict[str, tuple[int, ...]]:
+    try:
+        inferred = shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True).graph
+    except shape_inference.InferenceError as error:
+        raise CompileError(f"{path}: its sizes do not fit each other ({first_line(error)}); export it again") from None
     entries = [*inferred.value_info, *inferred.input, *inferred.output]
     return {entry.name: tuple(size.dim_value for size in entry.type.tensor_type.shape.dim) for entry in entries}
 

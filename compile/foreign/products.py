@@ -60,6 +60,10 @@ def linear(reader: Reader, node: onnx.NodeProto) -> Open:
     matrix = weights.integers if transposed else weights.integers.T
     assert isinstance(state, Quantized)
     _, height, width, channels = x.shape
+    if matrix.shape[1] != height * width * channels:
+        raise reader.model.error(
+            node, f"a matrix over {matrix.shape[1]} values does not fit an input of {height * width * channels}"
+        )
     # a vector's order is that of the ONNX: channel, row, column
     weight = matrix.reshape(len(matrix), channels, height, width).transpose(0, 2, 3, 1)
     factors = [Fraction(float(value)) for value in np.broadcast_to(weights.scale.ravel(), len(weight))]
@@ -139,8 +143,15 @@ def product(
     bias: NDArray[np.float64] | None,
 ) -> Open:
     """A convolution of weights OHWI with a scale for each output channel. QuantError where its sums leave int32."""
+    if weight.shape[3] * window.groups != x.shape[3] or len(weight) % window.groups:
+        raise QuantError(
+            f"weights of {len(weight)} channels over {weight.shape[3]} in {window.groups} groups do not fit an input "
+            f"of {x.shape[3]}"
+        )
     integers = np.zeros(len(weight), np.int64)
     if bias is not None:
+        if len(bias) != len(weight):
+            raise QuantError(f"a bias of {len(bias)} values does not fit {len(weight)} channels")
         # the accumulator's grid; a bias that was quantized lies on it but for the rounding of its own scale
         grids = [float(factor * Fraction(x.scale)) for factor in factors]
         integers = np.rint(bias / grids).astype(np.int64)

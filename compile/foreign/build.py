@@ -1,0 +1,134 @@
+"""`compile.build --onnx FILE`: a foreign model to a `.so`, checked against the reference and compared with float."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import tvm
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from compile.errors import CompileError
+from compile.foreign import reference
+from compile.foreign.model import ForeignModel, read_foreign
+from compile.foreign.network import Network, Output
+from compile.foreign.operators import read_network
+from compile.foreign.relax_writer import to_relax
+from compile.linking import export_library, find_compiler
+from compile.targets import Target
+from compile.witness import open_session
+from quant.arith import INT8_MAX, INT8_MIN
+from runtime.artifact import file_sha256
+from runtime.tensor_model import TensorManifest, TensorModel, TensorSpec
+
+TRIED = 16  # inputs that the compiled model is tried on
+SEED = 0
+
+
+def build_foreign(path: Path, folder: Path, target: Target, console: Console) -> Path:
+    """Writes `<name>.so` and `.json` of the ONNX to `folder`; returns the `.so`. Raises CompileError."""
+    model = read_foreign(path)
+    network = read_network(model)
+    if target.is_foreign:
+        raise CompileError(f"--target {target.name}: a foreign model is built for this machine only; use native")
+    find_compiler()
+    console.print(f"{path}: {len(network.layers)} layers, input {network.input_name} {network.input_shape}")
+    folder.mkdir(parents=True, exist_ok=True)
+    library = folder / f"{path.stem}.so"
+    export_library(tvm.compile(to_relax(network), target.llvm()), library)
+    manifest_of(network, target, library, path).save(library.with_suffix(".json"))
+    try:
+        report(model, network, TensorModel(library), console)
+    except CompileError:
+        library.unlink()  # it is wrong: nobody shall run it
+        raise
+    console.print(f"wrote {library} and {library.with_suffix('.json').name}")
+    return library
+
+
+def manifest_of(network: Network, target: Target, library: Path, source: Path) -> TensorManifest:
+    """The description of a built library."""
+    tensors = network.tensors
+    outputs = [
+        TensorSpec(entry.name, entry.shape, "int64" if entry.argmax else "float32", tensors[entry.tensor].scale)
+        for entry in network.outputs
+    ]
+    layers = [
+        {"name": layer.output.name, "kind": type(layer.kind).__name__, "node": layer.node} for layer in network.layers
+    ]
+    return TensorManifest(
+        input=TensorSpec(network.input_name, network.input_shape, "float32", network.input.scale),
+        outputs=tuple(outputs),
+        layers=tuple(layers),
+        target=target.to_json(),
+        library_sha256=file_sha256(library),
+        sources={source.name: file_sha256(source)},
+    )
+
+
+@dataclass
+class Difference:
+    """Of one output from float, over all inputs: elements, those that differ, by how many steps at most, and places
+    whose largest channel is another.
+    """
+
+    elements: int = 0
+    differing: int = 0
+    steps: float = 0.0
+    places: int = 0
+    other_class: int = 0
+
+    def add(self, ours: NDArray[Any], theirs: NDArray[Any], scale: float) -> None:
+        """One input's."""
+        self.elements += ours.size
+        self.differing += int((ours != theirs).sum())
+        self.steps = max(self.steps, float(np.abs(ours - theirs).max() / scale))
+        if ours.ndim > 1 and ours.shape[1] > 1:
+            self.places += ours.size // ours.shape[1]
+            self.other_class += int((ours.argmax(axis=1) != theirs.argmax(axis=1)).sum())
+
+
+def report(model: ForeignModel, network: Network, compiled: TensorModel, console: Console) -> None:
+    """Compares the compiled model with the reference arithmetic, which it must equal, and with ONNX Runtime's float
+    execution of the graph, which it need not. Raises CompileError where it is not the reference.
+    """
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    session = open_session(model.proto, options, where=str(model.path))
+    differences = {entry.name: Difference() for entry in network.outputs}
+    for picture in track(inputs(network), description="comparing", total=TRIED, console=console, transient=True):
+        ours, exact = compiled.run(picture), reference.run(network, picture)
+        theirs = session.run(list(differences), {network.input_name: picture})
+        for entry, value in zip(network.outputs, theirs, strict=True):
+            if not np.array_equal(ours[entry.name], exact[entry.name]):
+                raise CompileError(
+                    f"{model.path}: output {entry.name} of the compiled model is not the reference's; report this model"
+                )
+            differences[entry.name].add(ours[entry.name], value, step_of(network, entry))
+    table = Table("output", "elements", "differ", "largest, in steps", "another largest channel")
+    for name, found in differences.items():
+        classes = f"{found.other_class} of {found.places}" if found.places else ""
+        table.add_row(name, f"{found.elements:,}", f"{found.differing:,}", f"{found.steps:.0f}", classes)
+    console.print(f"equal to the reference arithmetic on {TRIED} random inputs; compared with ONNX Runtime in float:")
+    console.print(table)
+
+
+def inputs(network: Network) -> Iterator[NDArray[np.float32]]:
+    """Random pictures over the range that the input's scale has room for, in squares of 8 pixels with noise."""
+    rng = np.random.default_rng(SEED)
+    batch, channels, height, width = network.input_shape
+    for _ in range(TRIED):
+        squares = rng.uniform(INT8_MIN, INT8_MAX, (batch, channels, -(-height // 8), -(-width // 8)))
+        smooth = squares.repeat(8, axis=2).repeat(8, axis=3)[:, :, :height, :width]
+        noise = rng.uniform(INT8_MIN, INT8_MAX, network.input_shape)
+        yield (network.input.scale * (0.7 * smooth + 0.3 * noise)).astype(np.float32)
+
+
+def step_of(network: Network, output: Output) -> float:
+    """What one step of an output's integers is; of an index, 1."""
+    return 1.0 if output.argmax else network.tensors[output.tensor].scale

@@ -1,0 +1,141 @@
+"""What is no such model is refused by the node's name and the reason, before anything is built."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compile.build import main
+from tests.compile.foreign_graphs import Graph
+from tests.compile.test_foreign_ops import conv
+
+Make = Callable[[Graph], str]
+S = 1 / 32
+
+
+def asymmetric(g: Graph) -> str:
+    return g.pair(conv(g, g.pair("x", S, zero=3), S), S)
+
+
+def unsigned_picture(g: Graph) -> str:
+    return g.pair(conv(g, g.pair("x", S, dtype=np.uint8), S), S)
+
+
+def unsigned_weights(g: Graph) -> str:
+    weight = g.weights((4, 6, 3, 3), np.full(4, S, np.float32), dtype=np.uint8)
+    return g.pair(g.node("Conv", [g.pair("x", S), weight]), S)
+
+
+def float_weights(g: Graph) -> str:
+    return g.pair(g.node("Conv", [g.pair("x", S), g.constant(np.zeros((4, 6, 1, 1), np.float32))]), S)
+
+
+def unknown(g: Graph) -> str:
+    return g.pair(g.node("Softmax", [g.pair("x", S)]), S)
+
+
+def open_input(g: Graph) -> str:
+    return g.pair(g.node("MaxPool", [conv(g, g.pair("x", S), S)], kernel_shape=[2, 2]), S)
+
+
+def open_output(g: Graph) -> str:
+    return conv(g, g.pair("x", S), S)
+
+
+def two_scales(g: Graph) -> str:
+    scales = [g.constant(np.float32(value)) for value in (S, 2 * S)]
+    zero = g.constant(np.int8(0))
+    x = g.node("DequantizeLinear", [g.node("QuantizeLinear", ["x", scales[0], zero]), scales[1], zero])
+    return g.pair(conv(g, x, S), S)
+
+
+def many_scales(g: Graph) -> str:
+    return g.pair(conv(g, g.pair("x", np.full(6, S), axis=1), S), S)
+
+
+def tripled(g: Graph) -> str:
+    scales = g.constant(np.float32([1, 1, 3, 3]))
+    return g.pair(g.node("Resize", [g.pair("x", S), "", scales], mode="nearest"), S)
+
+
+def wide_sums(g: Graph) -> str:
+    g.shape = (1, 6, 2, 2)
+    weight = g.weights((2, 6, 1, 1), 1.0)
+    bias = g.constant(np.float32([2.0**30, 0]))
+    return g.pair(g.node("Conv", [g.pair("x", S), weight, bias]), S)
+
+
+def product_of_tensors(g: Graph) -> str:
+    x = g.pair("x", S)
+    return g.pair(g.node("Mul", [x, x]), S)
+
+
+def mean_of_fewer(g: Graph) -> str:
+    return g.pair(g.node("AveragePool", [g.pair("x", S)], kernel_shape=[3, 3], pads=[1, 1, 1, 1]), S)
+
+
+def huge_ratio(g: Graph) -> str:
+    return g.pair(conv(g, g.pair("x", 2.0**20), 2.0**20), 2.0**-10)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (asymmetric, r"node QuantizeLinear0 \(QuantizeLinear\): its zero point is 3; quantize symmetrically"),
+        (unsigned_picture, r"node QuantizeLinear0 \(QuantizeLinear\): its type is uint8; quantize to int8"),
+        (unsigned_weights, r"node DequantizeLinear\d+ \(DequantizeLinear\): its type is uint8"),
+        (float_weights, r"node Conv\d+ \(Conv\): its weight constant\d+ is not quantized to int8"),
+        (unknown, r"node Softmax2 is a Softmax, which has no integer form here"),
+        (open_input, r"node MaxPool\d+ \(MaxPool\): its input Conv\d+\.out is not quantized"),
+        (open_output, r"output Conv\d+\.out is not quantized; end it with a QuantizeLinear"),
+        (two_scales, r"node DequantizeLinear1 \(DequantizeLinear\): it has another scale than the QuantizeLinear"),
+        (many_scales, r"node QuantizeLinear0 \(QuantizeLinear\): an activation has one scale"),
+        (tripled, r"node Resize2 \(Resize\): only upsampling by 2"),
+        (wide_sums, r"node Conv3 \(Conv\): sums of channel 0 reach \d+, over int32"),
+        (product_of_tensors, r"node Mul2 \(Mul\): only a tensor times a constant has an integer form"),
+        (mean_of_fewer, r"node AveragePool2 \(AveragePool\): at the edges its mean is over fewer values"),
+        (huge_ratio, r"node QuantizeLinear\d+ \(QuantizeLinear\): a ratio of scales is .*: every value but 0 would"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_refused_by_name(make: Make, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    g = Graph()
+    path = g.finish(tmp_path / "model.onnx", make(g))
+    refused(path, message, capsys)
+
+
+def refused(path: Path, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = path.parent / "out"
+    assert main(["--onnx", str(path), "--out", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert re.match(rf"error: {re.escape(str(path))}: {message}", error), error
+    assert "Traceback" not in error
+    assert not folder.exists()
+
+
+def good(path: Path, *, dynamic: bool = False) -> Path:
+    g = Graph()
+    return g.finish(path, g.pair(conv(g, g.pair("x", S), S), S), dynamic=dynamic)
+
+
+def test_dynamic_shapes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = good(tmp_path / "model.onnx", dynamic=True)
+    refused(path, r"input x has dynamic sizes \(batch\); export it with a fixed shape", capsys)
+
+
+def test_a_file_that_is_cut_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = good(tmp_path / "model.onnx")
+    path.write_bytes(path.read_bytes()[:-200])
+    refused(path, "not a valid ONNX model", capsys)
+
+
+def test_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(tmp_path / "nowhere.onnx", "no such file", capsys)
+
+
+def test_sizes_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    g = Graph((1, 5, 8, 8))  # the weights read 6 channels
+    path = g.finish(tmp_path / "model.onnx", g.pair(conv(g, g.pair("x", S), S), S))
+    refused(path, r"node Conv\d+ \(Conv\): weights of 8 channels over 6 in 1 groups do not fit an input of 5", capsys)
