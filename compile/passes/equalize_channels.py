@@ -81,6 +81,8 @@ def links(module: tvm.IRModule) -> list[Link]:
         weights = graph.value_of[convolution].args[1], value.args[1]
         if any(graph.only_reader(entry) is None for entry in (*inner, *weights)):
             continue
+        if any(weight in graph.value_of for weight in weights):  # quantized already
+            continue
         if bias is not None and not graph.is_read_once(bias):
             continue
         names = [str(entry.name) for entry in weights]

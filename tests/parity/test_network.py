@@ -308,6 +308,33 @@ def test_a_task_alone_and_some_of_them(
 
 
 @pytest.mark.matrix
+def test_crop_and_resize_on_one_picture(
+    built: Built, saturating: Callable[..., Built], repository: Path, photos: Path, tmp_path: Path
+) -> None:
+    """Their boxes, of which random weights make hundreds, are merged: none of a class twice."""
+    crop = saturating(repository / CROP / "multitask.py", 0)
+    photo = next(path for path in sorted(photos.iterdir()) if read_picture(path).shape[:2] == (1080, 1920))
+    arguments = [part for run in (built, crop) for part in ("--model", str(run.folder / f"{STEP_3}.so"))]
+    arguments += ["--images", str(photo), "--out", str(tmp_path), "--score-threshold", "0"]
+    assert infer(arguments) == 0
+    (image,) = json.loads((tmp_path / "results.json").read_text())["images"]
+    tasks = {task.name: task for task in load(built.config).tasks}
+    by_class: dict[tuple[str, str], list[np.ndarray]] = {}
+    for found in image["detections"]:
+        by_class.setdefault((found["task"], found["class"]), []).append(np.array(found["box"]))
+    assert sum(map(len, by_class.values())) > 100
+    for (task, _), boxes in by_class.items():
+        limit = tasks[task].post_processing.nms_threshold / 256  # type: ignore[union-attr]
+        for index, first in enumerate(boxes):
+            assert all(iou(first, second) <= limit + 1e-3 for second in boxes[:index])  # the file has two decimals
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    common = np.prod(np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None))
+    return float(common / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - common))
+
+
+@pytest.mark.matrix
 def test_seven_tasks(saturating: Callable[..., Built], repository: Path, two_photos: Path, tmp_path: Path) -> None:
     config_file = changed(repository, tmp_path, "")
     add_seventh_task(repository, config_file)
