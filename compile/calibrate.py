@@ -92,6 +92,9 @@ class Way(NamedTuple):
         return " and ".join(parts) or "scales alone"
 
 
+PLAIN = Way(equalized=False, corrected=False)
+
+
 class Result(NamedTuple):
     """What a way makes of the model, and what that loses against float."""
 
@@ -102,9 +105,10 @@ class Result(NamedTuple):
 
 def every_way(folded: ImportedModel, pictures: "Pictures", dump: Path | None) -> list[Result]:
     """The model quantized in each way."""
-    peaks = {name: entry.peaks for name, entry in statistics(folded, pictures, linked(folded)).items()}
+    names = linked(folded)
+    peaks = {name: entry.peaks for name, entry in statistics(folded, pictures, names).items()} if names else {}
     results = []
-    for equalized in (False, True):
+    for equalized in (False, True) if peaks else (False,):
         prepared = equalized_model(folded, peaks) if equalized else folded
         names = [str(var.name) for var in tensors_without_scale(prepared.module)]
         image = str(prepared.module["main"].params[0].name)
@@ -113,7 +117,12 @@ def every_way(folded: ImportedModel, pictures: "Pictures", dump: Path | None) ->
         shifts = best_shifts({name: found[name] for name in names}, scale_groups(prepared))
         for corrected in (False, True):
             way = Way(equalized, corrected)
-            model = quantized_model(prepared, shifts, means if corrected else {}, dump)
+            try:
+                model = quantized_model(prepared, shifts, means if corrected else {}, dump)
+            except CompileError:
+                if way == PLAIN:
+                    raise
+                continue  # a way that leads out of the range of shifts is none
             results.append(Result(way, model, loss_of(prepared, model, names, pictures)))
     return results
 

@@ -65,9 +65,9 @@ class FloatLoss:
         return float(np.mean([loss.noise for loss in self.outputs.values()]))
 
     @property
-    def worst_layer(self) -> str:
-        """That with the lowest cosine."""
-        return min(self.layers, key=lambda name: self.layers[name].cosine)
+    def worst_layer(self) -> str | None:
+        """That with the lowest cosine; None where only outputs were quantized."""
+        return min(self.layers, key=lambda name: self.layers[name].cosine, default=None)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able."""

@@ -41,7 +41,7 @@ def multiplier(ratio: Fraction) -> Multiplier:
     if n > LONGEST_SHIFT:
         return Multiplier(0, 1)
     m = round(ratio * (1 << n))  # Python rounds a fraction half to even
-    return Multiplier(m, n) if m < 2 * LEAST else Multiplier(LEAST, n - 1)
+    return Multiplier(m, n) if m < 2 * LEAST else multiplier(Fraction(m, 1 << n))
 
 
 def ratio(*factors: float, over: float) -> Fraction:

@@ -53,7 +53,7 @@ class PredictorsTogether:
         predictions = [predictor(picture) for predictor in self.predictors]
         placements = [Placement.of(predictions[0].picture_hw, predictor.geometry) for predictor in self.predictors]
         found = [
-            _Found(detection, source, _is_cut(detection.box, placement))
+            _Found(detection, source, is_cut(detection.box, placement))
             for source, (prediction, placement) in enumerate(zip(predictions, placements, strict=True))
             for detection in prediction.detections
         ]
@@ -81,23 +81,25 @@ def _names(task: Task) -> str:
     return ", ".join(entry.name for entry in task.classes)
 
 
-def _is_cut(box: tuple[float, float, float, float], placement: Placement) -> bool:
+def is_cut(box: tuple[float, float, float, float], placement: Placement) -> bool:
     """Whether the box reaches an edge of the window that lies within the picture."""
     vertical, horizontal = placement.scale
-    height, width = placement.picture_hw
     left, top, right, bottom = placement.window
+    # in integers: an edge of the picture itself must not count as one within it by a rounding error
+    (rows, columns), (height, width) = placement.valid_hw, placement.scaled_hw
     return (
-        (left > 0 and box[0] < left + EDGE * horizontal)
-        or (top > 0 and box[1] < top + EDGE * vertical)
-        or (right < width and box[2] > right - EDGE * horizontal)
-        or (bottom < height and box[3] > bottom - EDGE * vertical)
+        (placement.left > 0 and box[0] < left + EDGE * horizontal)
+        or (placement.top > 0 and box[1] < top + EDGE * vertical)
+        or (placement.left + columns < width and box[2] > right - EDGE * horizontal)
+        or (placement.top + rows < height and box[3] > bottom - EDGE * vertical)
     )
 
 
 def _merged(found: Sequence[_Found], task: DetectionTask) -> list[Detection]:
-    """One box for each object, surest first: non-maximum suppression within a class at the task's `nms_threshold`,
-    first of what is wholly seen, by score, then of what is cut, by size. A cut box also gives way to another model's
-    that most of it lies in.
+    """One box for each object, in the order of scores. Non-maximum suppression within a class at the task's
+    `nms_threshold`, that of the first model which has the task: what is wholly seen goes first, by score, then what is
+    cut, by size. A cut box also gives way to another model's that most of it lies in. Whatever margin a model was built
+    with, no two boxes overlap by more than the threshold.
     """
     kept: list[_Found] = []
     for entry in sorted(found, key=_rank):

@@ -40,12 +40,13 @@ def build_foreign(path: Path, folder: Path, target: Target, console: Console) ->
     console.print(f"{path}: {len(network.layers)} layers, input {network.input_name} {network.input_shape}")
     folder.mkdir(parents=True, exist_ok=True)
     library = folder / f"{path.stem}.so"
-    export_library(tvm.compile(to_relax(network), target.llvm()), library)
-    manifest_of(network, target, library, path).save(library.with_suffix(".json"))
     try:
+        export_library(tvm.compile(to_relax(network), target.llvm()), library)
+        manifest_of(network, target, library, path).save(library.with_suffix(".json"))
         report(model, network, TensorModel(library), console)
-    except CompileError:
-        library.unlink()  # it is wrong: nobody shall run it
+    except BaseException:  # Ctrl-C, too: nobody shall run what was not compared
+        for file in (library, library.with_suffix(".json")):
+            file.unlink(missing_ok=True)
         raise
     console.print(f"wrote {library} and {library.with_suffix('.json').name}")
     return library
@@ -88,7 +89,7 @@ class Difference:
         self.elements += ours.size
         self.differing += int((ours != theirs).sum())
         self.steps = max(self.steps, float(np.abs(ours - theirs).max() / scale))
-        if ours.ndim > 1 and ours.shape[1] > 1:
+        if ours.dtype == np.float32 and ours.shape[1] > 1:
             self.places += ours.size // ours.shape[1]
             self.other_class += int((ours.argmax(axis=1) != theirs.argmax(axis=1)).sum())
 

@@ -13,6 +13,7 @@ from onnx import numpy_helper, shape_inference
 from compile.errors import CompileError
 from compile.files import first_line
 
+OLDEST_OPSET = 11  # before it Clip, Pad and Resize meant other things
 SUPPORTED = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "Constant", "Identity", "Conv", "Gemm", "MatMul", "Add", "Mul", "Concat"}
     | {"AveragePool", "GlobalAveragePool", "MaxPool", "Relu", "Clip", "LeakyRelu", "Sigmoid", "Resize", "Slice", "Pad"}
@@ -68,6 +69,9 @@ def read_foreign(path: Path) -> ForeignModel:
     for node in proto.graph.node:
         if node.op_type == "Constant":
             constants[node.output[0]] = _constant(node, path)
+    opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    if opset < OLDEST_OPSET:
+        raise CompileError(f"{path}: opset {opset} is too old; export it with {OLDEST_OPSET} or a later one")
     _check_ops(proto, path)
     _check_inputs(proto, constants, path)
     model = ForeignModel(path, proto, constants, _shapes(proto, path))
@@ -116,14 +120,15 @@ def _shapes(proto: onnx.ModelProto, path: Path) -> dict[str, tuple[int, ...]]:
         inferred = shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True).graph
     except shape_inference.InferenceError as error:
         raise CompileError(f"{path}: its sizes do not fit each other ({first_line(error)}); export it again") from None
-    entries = [*inferred.value_info, *inferred.input, *inferred.output]
-    return {entry.name: tuple(size.dim_value for size in entry.type.tensor_type.shape.dim) for entry in entries}
+    types = {entry.name: entry.type.tensor_type for entry in (*inferred.value_info, *inferred.input, *inferred.output)}
+    known = {name: found for name, found in types.items() if found.HasField("shape")}
+    return {name: tuple(size.dim_value for size in found.shape.dim) for name, found in known.items()}
 
 
 def _check_shapes(model: ForeignModel) -> None:
     for node in model.nodes:
-        for name in node.output:
-            if not model.shapes.get(name) or not all(model.shapes[name]):
+        for name in filter(None, node.output):  # one that is not wanted has no name
+            if name not in model.shapes or not all(model.shapes[name]):
                 raise model.error(node, "its shape is not known before it runs; export it with fixed shapes")
 
 

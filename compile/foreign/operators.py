@@ -30,6 +30,7 @@ from compile.foreign.states import Floats, Largest, Open, Quantized, State, Weig
 from quant.fixed_point import common_multipliers, multiplier, ratio, reals, table
 
 Function = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+EXACT_SHIFT = 16  # of scales that a mean stays an exact rational for: beyond, all is 0 or saturates
 BILINEAR = 16  # the weights of four pixels come in these parts
 
 
@@ -49,7 +50,7 @@ def add(reader: Reader, node: onnx.NodeProto) -> State:
             return state.add_bias(real_values(reader, node, 1 - place).reshape(-1))
     shape = reader.shape(node.output[0])
     tensors = [
-        state.tensor if isinstance(state, Quantized) else constant(reader, node, place, shape)
+        state.tensor if isinstance(state, Quantized) else constant_summand(reader, node, place, shape)
         for place, state in enumerate(states)
     ]
     if tensors[0].shape != tensors[1].shape:
@@ -64,7 +65,7 @@ def add(reader: Reader, node: onnx.NodeProto) -> State:
     return Open(make, names, shape, name_of(node), may_clip=True)
 
 
-def constant(reader: Reader, node: onnx.NodeProto, place: int, shape: tuple[int, int, int, int]) -> Tensor:
+def constant_summand(reader: Reader, node: onnx.NodeProto, place: int, shape: tuple[int, int, int, int]) -> Tensor:
     """A summand that the model holds, as a tensor of the sum's shape."""
     state = reader.state(node, place)
     if not isinstance(state, Weights) or state.integers.dtype != np.int8 or state.scale.size != 1:
@@ -72,7 +73,7 @@ def constant(reader: Reader, node: onnx.NodeProto, place: int, shape: tuple[int,
     batch, height, width, channels = shape
     of_onnx = (batch, channels) if len(reader.model.shapes[node.output[0]]) == 2 else (batch, channels, height, width)
     value = np.broadcast_to(state.integers, of_onnx).reshape(batch, channels, height, width).transpose(0, 2, 3, 1)
-    output = Tensor(f"{node.input[place]}:constant", shape, float(state.scale.ravel()[0]))
+    output = Tensor(f"{node.output[0]}:constant", shape, float(state.scale.ravel()[0]))
     return reader.emit(Constant(np.ascontiguousarray(value)), (), output, node).tensor
 
 
@@ -99,11 +100,13 @@ def cut(reader: Reader, node: onnx.NodeProto) -> Open:
             default if value is None else float(value.ravel()[0])
             for value, default in zip(bounds, (-np.inf, np.inf), strict=True)
         )
+    low = min(low, high)  # as ONNX has it, all becomes the larger bound's equal
     state = reader.state(node, 0)
     if isinstance(state, Open):
         if not state.may_clip:
             raise reader.model.error(node, f"its input {node.input[0]} is not quantized; quantize it before")
-        return replace(state, low=min(max(state.low, low), high), high=max(min(state.high, high), low))
+        # behind it a bias would be another layer's
+        return replace(state, low=min(max(state.low, low), high), high=min(max(state.high, low), high), add_bias=None)
     return unary(reader, node, lambda x: np.clip(x, np.float32(low), np.float32(high)))
 
 
@@ -131,8 +134,6 @@ def unary(reader: Reader, node: onnx.NodeProto, function: Function) -> Open:
 def max_pool(reader: Reader, node: onnx.NodeProto) -> Quantized:
     """On the same scale."""
     x, (kernel, stride, pads) = reader.tensor(node), window_of(reader, node)
-    if any(size != 1 for size in attributes_of(node).get("dilations", (1, 1))):
-        raise reader.model.error(node, "a dilated max pooling has no form here")
     output = Tensor(node.output[0], reader.shape(node.output[0]), x.scale)
     return reader.emit(MaxPool(kernel, stride, pads), (x.name,), output, node)
 
@@ -142,7 +143,8 @@ def average_pool(reader: Reader, node: onnx.NodeProto) -> Open:
     x = reader.tensor(node)
     if node.op_type == "ReduceMean":
         axes = attributes_of(node).get("axes", reader.constant(node, 1))
-        if axes is None or {int(axis) % 4 for axis in axes} != {2, 3} or len(x.shape) != 4:
+        rank = len(reader.model.shapes[node.input[0]])
+        if rank != 4 or axes is None or {int(axis) % rank for axis in axes} != {2, 3}:
             raise reader.model.error(node, "only the mean over rows and columns has an integer form")
     if node.op_type in ("GlobalAveragePool", "ReduceMean"):
         kernel, stride, pads = pair(x.shape[1:3]), (1, 1), (0, 0, 0, 0)
@@ -154,7 +156,7 @@ def average_pool(reader: Reader, node: onnx.NodeProto) -> Open:
 
     def make(scale: float, clip: Pair) -> MeanPool:
         exact = ratio(x.scale, over=scale)
-        if is_power_of_two(exact):
+        if is_power_of_two(exact) and 2.0**-EXACT_SHIFT <= exact <= 2**EXACT_SHIFT:
             return MeanPool(kernel, stride, pads, exact.numerator, exact.denominator * count)
         found = multiplier(exact / count)
         return MeanPool(kernel, stride, pads, m=found.m, n=found.n)
@@ -171,6 +173,8 @@ def is_power_of_two(value: Fraction) -> bool:
 def window_of(reader: Reader, node: onnx.NodeProto) -> tuple[Pair, Pair, tuple[int, int, int, int]]:
     """Kernel, stride and pads of a pooling."""
     values = attributes_of(node)
+    if any(size != 1 for size in values.get("dilations", (1, 1))):
+        raise reader.model.error(node, "a dilated pooling has no form here")
     if values.get("ceil_mode", 0) or values.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         raise reader.model.error(node, "ceil_mode and auto_pad have no form here; export it with explicit pads")
     top, left, bottom, right = (int(size) for size in values.get("pads", (0, 0, 0, 0)))
@@ -186,6 +190,9 @@ def resize(reader: Reader, node: onnx.NodeProto) -> State:
     nearest = values.get("nearest_mode", "round_prefer_floor")
     copies = (transformation, nearest) == ("asymmetric", "floor") or (half_pixel and nearest == "round_prefer_floor")
     doubled = shape == (x.shape[0], 2 * x.shape[1], 2 * x.shape[2], x.shape[3])
+    scales = reader.constant(node, 2)
+    if scales is not None and scales.size:
+        doubled = doubled and scales.tolist() == [1, 1, 2, 2]
     if doubled and mode == "nearest" and copies:
         return reader.emit(Nearest2x(), (x.name,), Tensor(node.output[0], shape, x.scale), node)
     if not (doubled and mode == "linear" and half_pixel):
@@ -204,7 +211,7 @@ def resize(reader: Reader, node: onnx.NodeProto) -> State:
 
 def cut_out(reader: Reader, node: onnx.NodeProto) -> Quantized:
     """Slice, with steps of 1."""
-    x = reader.tensor(node)
+    x = rank_4(reader, node)
     starts, ends = reader.constant(node, 1), reader.constant(node, 2)
     axes, steps = reader.constant(node, 3), reader.constant(node, 4)
     assert starts is not None
@@ -223,14 +230,23 @@ def cut_out(reader: Reader, node: onnx.NodeProto) -> Quantized:
 
 def pad(reader: Reader, node: onnx.NodeProto) -> Quantized:
     """With zeros."""
-    x, values = reader.tensor(node), attributes_of(node)
-    amounts, value = reader.constant(node, 1), reader.constant(node, 2)
+    x, values = rank_4(reader, node), attributes_of(node)
+    amounts, value, axes = (reader.constant(node, place) for place in (1, 2, 3))
     assert amounts is not None
+    if axes is not None and axes.tolist() != [0, 1, 2, 3]:
+        raise reader.model.error(node, "padding of some axes only has no form here; give pads for all four")
     if values.get("mode", "constant") != "constant" or (value is not None and value.any()) or (amounts < 0).any():
         raise reader.model.error(node, "only padding with zeros has a form here")
     before, after = (tuple(int(part[place]) for place in (0, 2, 3, 1)) for part in (amounts[:4], amounts[4:]))
     output = Tensor(node.output[0], reader.shape(node.output[0]), x.scale)
     return reader.emit(Pad(before, after), (x.name,), output, node)  # type: ignore[arg-type]
+
+
+def rank_4(reader: Reader, node: onnx.NodeProto) -> Tensor:
+    """The input, which must be a map."""
+    if len(reader.model.shapes[node.input[0]]) != 4:
+        raise reader.model.error(node, "only a map (1, C, H, W) has a form here, not a vector")
+    return reader.tensor(node)
 
 
 def flatten(reader: Reader, node: onnx.NodeProto) -> State:

@@ -49,16 +49,15 @@ def convolution(reader: Reader, node: onnx.NodeProto) -> Open:
 
 def linear(reader: Reader, node: onnx.NodeProto) -> Open:
     """Gemm and MatMul of a vector (1, K), which may be a map that was flattened."""
-    state, values = reader.state(node, 0), attributes_of(node)
+    values = attributes_of(node)
     if values.get("alpha", 1.0) != 1.0 or values.get("beta", 1.0) != 1.0 or values.get("transA", 0):
         raise reader.model.error(node, "alpha and beta must be 1 and transA 0; export it so")
     transposed = bool(values.get("transB", 0))
     weights = weights_of(reader, node, 1, axis=0 if transposed else 1)
     if weights.integers.ndim != 2 or len(reader.model.shapes[node.input[0]]) != 2:
         raise reader.model.error(node, "only a vector (1, K) times a matrix has an integer form; flatten before it")
-    x = reader.tensor(node)
+    x = reader.tensor(node, flat=True)
     matrix = weights.integers if transposed else weights.integers.T
-    assert isinstance(state, Quantized)
     _, height, width, channels = x.shape
     if matrix.shape[1] != height * width * channels:
         raise reader.model.error(
@@ -82,6 +81,8 @@ def times_constant(reader: Reader, node: onnx.NodeProto) -> Open:
     x, state = reader.tensor(node, places[0]), reader.state(node, 1 - places[0])
     channels = x.shape[3]
     if isinstance(state, Weights):
+        if state.integers.dtype != np.int8:
+            raise reader.model.error(node, "its constant is not quantized to int8")
         integers, scales = state.integers, by_axis(state.scale, state.axis, state.integers.ndim)
         weight = per_channel(reader, node, integers, channels)
         factors = [Fraction(float(v)) for v in per_channel(reader, node, scales + 0 * integers, channels)]
@@ -154,7 +155,10 @@ def product(
             raise QuantError(f"a bias of {len(bias)} values does not fit {len(weight)} channels")
         # the accumulator's grid; a bias that was quantized lies on it but for the rounding of its own scale
         grids = [float(factor * Fraction(x.scale)) for factor in factors]
-        integers = np.rint(bias / grids).astype(np.int64)
+        rounded = np.rint(bias / grids)
+        if not (np.abs(rounded) < INT32_LIMIT).all():
+            raise QuantError(f"its bias {np.abs(bias).max():g} is over int32 on the accumulator's grid")
+        integers = rounded.astype(np.int64)
     largest = np.abs(weight.astype(np.int64)).reshape(len(weight), -1).sum(axis=1) * -INT8_MIN + np.abs(integers)
     if largest.max() >= INT32_LIMIT:
         raise QuantError(f"sums of channel {largest.argmax()} reach {largest.max()}, over int32; use smaller weights")

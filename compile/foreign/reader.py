@@ -4,6 +4,7 @@ Between a DequantizeLinear and a QuantizeLinear there is one op, or a convolutio
 becomes is in operators.py; here is what all of them need, and the two ops that carry scales.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -47,6 +48,8 @@ class Reader:
                 self.states[node.output[0]] = self.visitors[node.op_type](self, node)
             except QuantError as error:
                 raise self.model.error(node, str(error)) from error
+            except (ArithmeticError, AssertionError, LookupError, ValueError) as error:
+                raise self.model.error(node, f"it cannot be read ({error}); export the model again") from error
         outputs = tuple(self.output(entry.name) for entry in self.model.proto.graph.output)
         name = self.model.input.name
         if self.input is None:
@@ -56,6 +59,10 @@ class Reader:
 
     def output(self, name: str) -> Output:
         state, shape = self.states.get(name), self.model.shapes[name]
+        wanted = onnx.TensorProto.INT64 if isinstance(state, Largest) else onnx.TensorProto.FLOAT
+        declared = next(entry for entry in self.model.proto.graph.output if entry.name == name)
+        if declared.type.tensor_type.elem_type not in (wanted, onnx.TensorProto.UNDEFINED):
+            raise CompileError(f"{self.model.path}: output {name} holds integers; end it with a DequantizeLinear")
         if isinstance(state, Quantized | Largest):
             return Output(name, state.tensor.name, shape, isinstance(state, Largest))
         raise CompileError(
@@ -69,14 +76,18 @@ class Reader:
             raise self.model.error(node, f"its input {name} is made by nothing")
         return self.states[name]
 
-    def tensor(self, node: onnx.NodeProto, place: int = 0) -> Tensor:
-        """An input that must be an int8 tensor."""
+    def tensor(self, node: onnx.NodeProto, place: int = 0, *, flat: bool = False) -> Tensor:
+        """An input that must be an int8 tensor; a flattened map only if `flat`, since its values lie in another order
+        here than in the ONNX.
+        """
         state = self.state(node, place)
         if not isinstance(state, Quantized):
             raise self.model.error(
                 node,
                 f"its input {node.input[place]} is not quantized; put a QuantizeLinear and a DequantizeLinear there",
             )
+        if state.flat and not flat and state.tensor.shape[1:3] != (1, 1):
+            raise self.model.error(node, "a flattened map can be read by a matrix product only; flatten after it")
         return state.tensor
 
     def constant(self, node: onnx.NodeProto, place: int) -> NDArray[Any] | None:
@@ -98,20 +109,25 @@ class Reader:
         return sizes[0], sizes[2], sizes[3], sizes[1]
 
     def emit(self, kind: Kind, inputs: tuple[str, ...], output: Tensor, node: onnx.NodeProto | str) -> Quantized:
-        """Appends a layer."""
+        """Appends a layer. What it makes must have as many values as the ONNX says of its name."""
+        shape = self.model.shapes.get(output.name)
+        if shape is not None and math.prod(output.shape) != math.prod(shape):
+            raise QuantError(f"it makes {math.prod(shape)} values, its inputs lead to {math.prod(output.shape)}")
         self.layers.append(Layer(kind, inputs, output, node if isinstance(node, str) else name_of(node)))
         return Quantized(output)
 
     def scale(self, node: onnx.NodeProto) -> NDArray[np.float32]:
-        """Of a Q or DQ node, its zero point checked: one, or one for each entry of its axis."""
-        value = self.constant(node, 1)
-        zero = self.constant(node, 2)
+        """Of a Q or DQ node, its type and zero point checked: one, or one for each entry of its axis."""
+        value, zero = self.constant(node, 1), self.constant(node, 2)
         assert value is not None
-        if zero is None or zero.dtype == np.uint8:
+        dtype = self.integer_type(node, zero)
+        if dtype == np.uint8:
             raise self.model.error(node, "its type is uint8; quantize to int8, symmetric (zero points 0)")
-        if zero.dtype not in (np.int8, np.int32):
-            raise self.model.error(node, f"its type is {zero.dtype}; only int8, and int32 for biases, have a form here")
-        if zero.any():
+        if dtype not in (np.int8, np.int32):
+            raise self.model.error(node, f"its type is {dtype}; only int8, and int32 for biases, have a form here")
+        if value.ndim > 1 or attributes_of(node).get("block_size", 0):
+            raise self.model.error(node, "scales of blocks have no form here; use one, or one for each channel")
+        if zero is not None and zero.any():
             raise self.model.error(
                 node,
                 f"its zero point is {zero.ravel()[zero.ravel() != 0][0]}; quantize symmetrically, with zero points 0",
@@ -119,6 +135,16 @@ class Reader:
         if value.dtype != np.float32 or not (np.isfinite(value).all() and (value > 0).all()):
             raise self.model.error(node, "its scale is no positive float32 number; quantize again")
         return value
+
+    def integer_type(self, node: onnx.NodeProto, zero: NDArray[Any] | None) -> Any:
+        """What a Q node makes, or a DQ node reads."""
+        if zero is not None:
+            return zero.dtype
+        if node.op_type == "DequantizeLinear":
+            state = self.state(node, 0)
+            return state.values.dtype if isinstance(state, Floats) else np.dtype(np.int8)
+        declared = attributes_of(node).get("output_dtype", onnx.TensorProto.UNDEFINED)
+        return np.dtype(np.int8 if declared == onnx.TensorProto.INT8 else np.uint8)  # uint8 is ONNX's default
 
 
 def quantize(reader: Reader, node: onnx.NodeProto) -> State:
@@ -169,7 +195,8 @@ def dequantize(reader: Reader, node: onnx.NodeProto) -> State:
         return Weights(state.values, scale, axis)
     if isinstance(state, Quantized) and (scale.size != 1 or float(scale.ravel()[0]) != state.tensor.scale):
         raise reader.model.error(node, "it has another scale than the QuantizeLinear before it; use one for both")
-    if isinstance(state, Weights) and not np.array_equal(state.scale, scale):
+    same_axis = scale.size == 1 or (isinstance(state, Weights) and state.axis == axis)
+    if isinstance(state, Weights) and not (np.array_equal(state.scale, scale) and same_axis):
         raise reader.model.error(node, "it has another scale than the QuantizeLinear before it; use one for both")
     if not isinstance(state, Quantized | Weights):
         raise reader.model.error(node, f"its input {node.input[0]} is not quantized")

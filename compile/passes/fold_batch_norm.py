@@ -148,6 +148,8 @@ class _Folding:
         folded, offset = self.folded(norm, np.moveaxis(weight, axis, 0), bias)
         self.parameters[target.weight.name] = np.ascontiguousarray(np.moveaxis(folded, 0, axis))
         name = str(target.weight.name).removesuffix(".weight") + ".bias"
+        while name in self.original or name in self.parameters:  # another convolution's bias
+            name = f"{name.removesuffix('.bias')}.folded.bias"
         if target.bias is not None and self.graph.is_read_once(target.bias):
             name = str(target.bias.name)
         self.add_offset(out, target.convolution, name, offset, int(norm.attrs.axis))

@@ -70,9 +70,10 @@ class PlaceWeightScales:
         try:
             shift = choose(weights, values)
             mean = self.means.get(source_name(graph, x))
-            if mean is not None and bias is not None:
-                values = corrected(values, weights, shift, mean, int(graph.value_of[conv].attrs.groups))
-                shift = np.minimum(shift, choose(weights, values))
+            if mean is not None and bias is not None and graph.is_read_once(bias):
+                groups = int(graph.value_of[conv].attrs.groups)
+                shift = np.minimum(shift, choose(weights, corrected(values, weights, shift, mean, groups)))
+                values = corrected(values, weights, shift, mean, groups)
         except QuantError as error:
             raise CompileError(f"{weight.name}: {error}") from error
         if bias is not None:

@@ -56,7 +56,8 @@ class Graph:
     def finish(self, path: Path, output: str, *, dynamic: bool = False) -> Path:
         shape: list[Any] = ["batch", *self.shape[1:]] if dynamic else list(self.shape)
         picture = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
-        kind = TensorProto.INT64 if output.startswith("ArgMax") else TensorProto.FLOAT
+        kinds = {"ArgMax": TensorProto.INT64, "QuantizeLinear": TensorProto.INT8}
+        kind = kinds.get(output.split(".")[0].rstrip("0123456789"), TensorProto.FLOAT)
         result = helper.make_tensor_value_info(output, kind, None)
         constants = [numpy_helper.from_array(value, name) for name, value in self.constants.items()]
         graph = helper.make_graph(self.nodes, "foreign", [picture], [result], constants)

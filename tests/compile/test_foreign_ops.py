@@ -74,6 +74,26 @@ def matmul(g: Graph, x: str, s: float) -> str:
     return g.node("Add", [product, g.constant((g.rng.integers(-99, 99, 10) * (s * s / 8)).astype(np.float32))])
 
 
+def relu_of_matmul_before_an_add(g: Graph, x: str, s: float) -> str:
+    """The Relu must not be lost in the product's bias."""
+    flat = g.node("Flatten", [g.pair(g.node("GlobalAveragePool", [x]), s)])
+    cut = g.pair(g.node("Relu", [g.node("MatMul", [flat, g.weights((6, 10), s / 8)])]), s / 4)
+    return g.node("Add", [cut, g.weights((1, 10), s / 4)])
+
+
+def bias_without_zero_point(g: Graph, x: str, s: float) -> str:
+    """As ONNX Runtime's quantizer and others write it: the type is that of the integers."""
+    scales = np.full(8, s * s, np.float32)
+    bias = g.node(
+        "DequantizeLinear", [g.constant(g.rng.integers(-99, 99, 8).astype(np.int32)), g.constant(scales)], axis=0
+    )
+    return g.node("Conv", [x, g.weights((8, 6, 1, 1), np.full(8, s, np.float32)), bias])
+
+
+def times_a_scalar(g: Graph, x: str, s: float) -> str:
+    return g.node("Mul", [x, g.weights((), s)])
+
+
 def add(g: Graph, x: str, s: float) -> str:
     return g.node("Add", [g.pair(plain(g, x, s), 2 * s), g.pair(conv(g, x, s, kernel=1), s)])
 
@@ -148,6 +168,9 @@ OPS: list[Make] = [
     float_weight,
     gemm,
     matmul,
+    relu_of_matmul_before_an_add,
+    bias_without_zero_point,
+    times_a_scalar,
     add,
     add_constant,
     times_one_number,

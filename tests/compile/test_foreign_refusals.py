@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from compile.build import main
@@ -63,7 +64,7 @@ def tripled(g: Graph) -> str:
 def wide_sums(g: Graph) -> str:
     g.shape = (1, 6, 2, 2)
     weight = g.weights((2, 6, 1, 1), 1.0)
-    bias = g.constant(np.float32([2.0**30, 0]))
+    bias = g.constant(np.float32([67108860, 0]))
     return g.pair(g.node("Conv", [g.pair("x", S), weight, bias]), S)
 
 
@@ -74,6 +75,39 @@ def product_of_tensors(g: Graph) -> str:
 
 def mean_of_fewer(g: Graph) -> str:
     return g.pair(g.node("AveragePool", [g.pair("x", S)], kernel_shape=[3, 3], pads=[1, 1, 1, 1]), S)
+
+
+def integer_output(g: Graph) -> str:
+    scale, zero = g.constant(np.float32(S)), g.constant(np.int8(0))
+    return g.node("QuantizeLinear", [conv(g, g.pair("x", S), S), scale, zero])
+
+
+def wide_constant(g: Graph) -> str:
+    return g.pair(g.node("Mul", [g.pair("x", S), g.weights((1, 6, 1, 1), S, dtype=np.int32)]), S)
+
+
+def endless_bias(g: Graph) -> str:
+    weight = g.weights((2, 6, 1, 1), 1e-20)
+    return g.pair(g.node("Conv", [g.pair("x", S), weight, g.constant(np.float32([0.5, 0]))]), S)
+
+
+def dilated_pool(g: Graph) -> str:
+    pool = g.node("MaxPool", [g.pair("x", S)], kernel_shape=[2, 2], strides=[4, 4], dilations=[2, 2])
+    return g.pair(pool, S)
+
+
+def flat_concat(g: Graph) -> str:
+    flat = [g.node("Flatten", [g.pair("x", S)]) for _ in range(2)]
+    return g.pair(g.node("Concat", flat, axis=1), S)
+
+
+def slice_of_a_vector(g: Graph) -> str:
+    parts = [g.constant(np.int64([value])) for value in (1, 9, -1)]
+    return g.pair(g.node("Slice", [g.node("Flatten", [g.pair("x", S)]), *parts]), S)
+
+
+def blocks(g: Graph) -> str:
+    return g.pair(conv(g, g.pair("x", np.full((6, 1), S)), S), S)
 
 
 def huge_ratio(g: Graph) -> str:
@@ -96,6 +130,16 @@ def huge_ratio(g: Graph) -> str:
         (wide_sums, r"node Conv3 \(Conv\): sums of channel 0 reach \d+, over int32"),
         (product_of_tensors, r"node Mul2 \(Mul\): only a tensor times a constant has an integer form"),
         (mean_of_fewer, r"node AveragePool2 \(AveragePool\): at the edges its mean is over fewer values"),
+        (integer_output, r"output QuantizeLinear\d+\.out holds integers; end it with a DequantizeLinear"),
+        (wide_constant, r"node Mul\d+ \(Mul\): its constant is not quantized to int8"),
+        (endless_bias, r"node Conv\d+ \(Conv\): its bias 0\.5 is over int32 on the accumulator's grid"),
+        (dilated_pool, r"node MaxPool\d+ \(MaxPool\): a dilated pooling has no form here"),
+        (flat_concat, r"node Concat\d+ \(Concat\): a flattened map can be read by a matrix product only"),
+        (slice_of_a_vector, r"node Slice\d+ \(Slice\): only a map \(1, C, H, W\) has a form here"),
+        (
+            blocks,
+            r"(node QuantizeLinear0 \(QuantizeLinear\): scales of blocks|not a valid ONNX|its sizes do not)",
+        ),
         (huge_ratio, r"node QuantizeLinear\d+ \(QuantizeLinear\): a ratio of scales is .*: every value but 0 would"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -129,6 +173,15 @@ def test_a_file_that_is_cut_off(tmp_path: Path, capsys: pytest.CaptureFixture[st
     path = good(tmp_path / "model.onnx")
     path.write_bytes(path.read_bytes()[:-200])
     refused(path, "not a valid ONNX model", capsys)
+
+
+def test_an_old_opset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = onnx.load(str(good(tmp_path / "model.onnx")))
+    model.opset_import[0].version = 10
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    refused(
+        tmp_path / "model.onnx", r"(opset 10 is too old; export it with 11 or a later one|not a valid ONNX)", capsys
+    )
 
 
 def test_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

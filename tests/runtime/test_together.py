@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from runtime.artifact import Manifest
 from runtime.errors import UsageError
+from runtime.geometry import Placement
 from runtime.infer import main
 from runtime.predict import Predictor
 from runtime.schema import ClassEntry, InputGeometry
-from runtime.together import PredictorsTogether
+from runtime.together import PredictorsTogether, is_cut
 
 # near: the picture of 80x128 halved, 8 rows cut. far: rows 24 to 56 and columns 28 to 100 of the picture as it is
 FAR = InputGeometry("80x128", (80, 128), (80, 128), 24, 28, 0, 32, 72, "crop")
@@ -73,6 +74,15 @@ def test_classes_do_not_suppress_each_other(fake_engine, manifest: Manifest, sce
     boxes = [near_row(50, 30, 60, 50, 10, 0)], [far_row(50, 30, 60, 50, 20, 1)]
     names = [found.class_name for found in together(fake_engine, manifest, *boxes)(scene).detections]
     assert names == ["other thing", "thing"]
+
+
+def test_an_edge_of_the_picture_is_none_of_the_window() -> None:
+    """641 · (900 / 641) is a little under 900: the picture's lower edge must not count as one within it."""
+    geometry = InputGeometry("1080x2280", (1080, 2280), (540, 1140), 28, 0, 0, 512, 1140, "resize")
+    placement = Placement.of((900, 1600), geometry)
+    assert placement.window[3] < 900
+    assert not is_cut((100.0, 700.0, 200.0, 900.0), placement)
+    assert is_cut((100.0, placement.window[1], 200.0, 800.0), placement)
 
 
 box = st.tuples(st.integers(0, 100), st.integers(16, 70), st.integers(4, 40), st.integers(4, 30), st.integers(-8, 90))
