@@ -49,7 +49,7 @@ def test_powers_of_two_are_onnx_runtimes_bits(name: str, folder: Path) -> None:
         assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
         assert np.array_equal(found, expected)
         values.update(np.unique(expected).tolist())
-    assert len(values) > 30
+    assert len(values) > 15
 
 
 @pytest.mark.parametrize("per_channel", [True, False], ids=["a scale for each channel", "one scale"])
