@@ -8,7 +8,8 @@ outputs lose against float on the pictures; `calibration.json` tells how much th
 
 import argparse
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,8 +55,9 @@ def calibrated_model(config: Config, source: Path, options: argparse.Namespace, 
         model = quantized_model(folded, {}, {}, dump)
     else:
         pictures = Pictures(config, options.calib_images, len(tensors_without_scale(folded.module)), console)
-        results = every_way(folded, pictures, dump)
-        way, model, loss = min(results, key=lambda result: result.loss.noise)
+        results = every_way(folded, pictures)
+        way, make, loss = min(results, key=lambda result: result.loss.noise)
+        model = make(dump)
         noise = {result.way.name: round(result.loss.noise, 6) for result in results}
         console.print(f"{way.name}: the outputs lose least so, of {', '.join(noise)}")
         console.print(loss.table())
@@ -96,14 +98,14 @@ PLAIN = Way(equalized=False, corrected=False)
 
 
 class Result(NamedTuple):
-    """What a way makes of the model, and what that loses against float."""
+    """A way, how it makes the model (given where to dump the passes' modules), and what that loses against float."""
 
     way: Way
-    model: onnx.ModelProto
+    make: Callable[[Path | None], onnx.ModelProto]
     loss: FloatLoss
 
 
-def every_way(folded: ImportedModel, pictures: "Pictures", dump: Path | None) -> list[Result]:
+def every_way(folded: ImportedModel, pictures: "Pictures") -> list[Result]:
     """The model quantized in each way."""
     names = linked(folded)
     peaks = {name: entry.peaks for name, entry in statistics(folded, pictures, names).items()} if names else {}
@@ -115,15 +117,17 @@ def every_way(folded: ImportedModel, pictures: "Pictures", dump: Path | None) ->
         found = statistics(prepared, pictures, [*names, image])
         means = {name: entry.means for name, entry in found.items()}
         shifts = best_shifts({name: found[name] for name in names}, scale_groups(prepared))
-        for corrected in (False, True):
-            way = Way(equalized, corrected)
+        makers, models = {}, []
+        for way in (Way(equalized, corrected=False), Way(equalized, corrected=True)):
+            make = partial(quantized_model, prepared, shifts, means if way.corrected else {})
             try:
-                model = quantized_model(prepared, shifts, means if corrected else {}, dump)
+                models.append(make(None))
+                makers[way] = make
             except CompileError:
                 if way == PLAIN:
-                    raise
-                continue  # a way that leads out of the range of shifts is none
-            results.append(Result(way, model, loss_of(prepared, model, names, pictures)))
+                    raise  # another way that leads out of the range of shifts is none
+        losses = losses_of(prepared, models, names, pictures)
+        results += [Result(way, make, loss) for (way, make), loss in zip(makers.items(), losses, strict=True)]
     return results
 
 
@@ -155,8 +159,10 @@ def quantized_model(
     return to_onnx(module, parameters, folded.output_names)
 
 
-def loss_of(folded: ImportedModel, quantized: onnx.ModelProto, names: Sequence[str], pictures: "Pictures") -> FloatLoss:
-    """What a quantized model loses against the float one that it was made of."""
+def losses_of(
+    folded: ImportedModel, quantized: Sequence[onnx.ModelProto], names: Sequence[str], pictures: "Pictures"
+) -> list[FloatLoss]:
+    """What quantized models lose against the float one that they were made of."""
     graph = Graph(folded.module)
     outputs = {str(var.name) for var in graph.outputs}
     of_layer = {name: f"{name}.dequantized" for name in names if name not in outputs}
@@ -165,14 +171,20 @@ def loss_of(folded: ImportedModel, quantized: onnx.ModelProto, names: Sequence[s
         [*of_layer, *folded.output_names],
         "the folded model",
     )
-    rounded = runner(quantized, [*of_layer.values(), *folded.output_names], "the calibrated model")
-    loss = float_loss.measure(exact, rounded, of_layer, folded.output_names, pictures.compare())
+    compared = [*of_layer.values(), *folded.output_names]
+    rounded = [runner(model, compared, "the calibrated model") for model in quantized]
+    losses = float_loss.measure(exact, rounded, of_layer, folded.output_names, pictures.compare())
+    return [FloatLoss(loss.outputs, by_layer(graph, loss.layers)) for loss in losses]
+
+
+def by_layer(graph: Graph, losses: Mapping[str, Loss]) -> dict[str, Loss]:
+    """By the layers' names what comes by the tensors'."""
     var_of = {str(var.name): var for var in graph.value_of}
     layers: dict[str, Loss] = {}
-    for name, entry in loss.layers.items():
+    for name, entry in losses.items():
         layer = layer_of(graph, var_of[name])
         layers[name if layer in layers else layer] = entry  # convolutions that share a weight share its name
-    return FloatLoss(loss.outputs, layers)
+    return layers
 
 
 def layer_of(graph: Graph, var: relax.Var) -> str:

@@ -1,7 +1,7 @@
 """What quantization loses against float, by layer and by output, on pictures."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,19 +92,21 @@ class FloatLoss:
 
 
 def measure(
-    exact: Run, quantized: Run, layers: Mapping[str, str], outputs: Iterable[str], pictures: Iterable[Picture]
-) -> FloatLoss:
-    """`layers`: by the name of a float tensor, that of the tensor which stands for it in the quantized model. Outputs
-    have one name in both.
+    exact: Run, quantized: Sequence[Run], layers: Mapping[str, str], outputs: Sequence[str], pictures: Iterable[Picture]
+) -> list[FloatLoss]:
+    """Of every quantized model. `layers`: by the name of a float tensor, that of the tensor which stands for it in the
+    quantized ones. Outputs have one name in all.
     """
-    loss = FloatLoss({name: Loss() for name in outputs}, {name: Loss() for name in layers})
+    losses = [FloatLoss({name: Loss() for name in outputs}, {name: Loss() for name in layers}) for _ in quantized]
     for picture in pictures:
-        a, b = exact(picture), quantized(picture)
-        for name, entry in loss.outputs.items():
-            entry.add(a[name], b[name])
-        for name, entry in loss.layers.items():
-            entry.add(a[name], b[layers[name]])
-    return loss
+        a = exact(picture)
+        for run, loss in zip(quantized, losses, strict=True):
+            b = run(picture)
+            for name, entry in loss.outputs.items():
+                entry.add(a[name], b[name])
+            for name, entry in loss.layers.items():
+                entry.add(a[name], b[layers[name]])
+    return losses
 
 
 def write(path: Path, loss: FloatLoss, facts: Mapping[str, Any]) -> None:

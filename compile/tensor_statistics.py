@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from compile.errors import CompileError
-from compile.witness import float_image, open_session
+from compile.witness import float_image, float_kernels, open_session
 from quant.arith import INT8_MAX, INT8_MIN
 from quant.params import ACTIVATION_SHIFT_MAX, ACTIVATION_SHIFT_MIN
 
@@ -82,9 +81,7 @@ def runner(model: onnx.ModelProto, names: Sequence[str], where: str) -> Run:
     extended.graph.output.extend(
         onnx.helper.make_empty_tensor_value_info(name) for name in names if name not in present
     )
-    options = ort.SessionOptions()
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    session = open_session(extended, options, where=where)
+    session = open_session(extended, float_kernels(), where=where)
 
     def run(picture: Picture) -> dict[str, NDArray[np.float32]]:
         return dict(zip(names, session.run(list(names), {"image": float_image(picture)}), strict=True))

@@ -40,10 +40,9 @@ class Witness:
         for name in self.names[len(self.output_names) :]:
             if name in present:
                 model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
-        options = ort.SessionOptions()
+        options = float_kernels()
         options.graph_optimization_level = LEVELS[level]
         options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
         self._session = open_session(model, options, where=str(path))
 
     def run(self, picture: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
@@ -60,6 +59,13 @@ def float_image(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
     """A network input uint8 (1, H, W, 3) as the ONNX takes it: float32 (1, 3, H, W) on the input's grid."""
     image = np.ldexp(quantize_pixels(picture).astype(np.float32), -INPUT_SHIFT)
     return np.ascontiguousarray(image.transpose(0, 3, 1, 2))
+
+
+def float_kernels() -> ort.SessionOptions:
+    """Options of a session that runs a Q/DQ graph op by op in float: see NOTE."""
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return options
 
 
 def open_session(model: onnx.ModelProto, options: ort.SessionOptions, *, where: str) -> ort.InferenceSession:

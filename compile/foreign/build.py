@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import tvm
 from numpy.typing import NDArray
 from rich.console import Console
@@ -21,7 +20,7 @@ from compile.foreign.operators import read_network
 from compile.foreign.relax_writer import to_relax
 from compile.linking import export_library, find_compiler
 from compile.targets import Target
-from compile.witness import open_session
+from compile.witness import float_kernels, open_session
 from quant.arith import INT8_MAX, INT8_MIN
 from runtime.artifact import file_sha256
 from runtime.tensor_model import TensorManifest, TensorModel, TensorSpec
@@ -98,9 +97,7 @@ def report(model: ForeignModel, network: Network, compiled: TensorModel, console
     """Compares the compiled model with the reference arithmetic, which it must equal, and with ONNX Runtime's float
     execution of the graph, which it need not. Raises CompileError where it is not the reference.
     """
-    options = ort.SessionOptions()
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    session = open_session(model.proto, options, where=str(model.path))
+    session = open_session(model.proto, float_kernels(), where=str(model.path))
     differences = {entry.name: Difference() for entry in network.outputs}
     for picture in track(inputs(network), description="comparing", total=TRIED, console=console, transient=True):
         ours, exact = compiled.run(picture), reference.run(network, picture)

@@ -24,7 +24,7 @@ from compile.foreign.network import (
     Table,
     Tensor,
 )
-from compile.foreign.products import convolution, linear, real_values, times_constant
+from compile.foreign.products import convolution, linear, pads_of, real_values, times_constant
 from compile.foreign.reader import Reader, Visitor
 from compile.foreign.states import Floats, Largest, Open, Quantized, State, Weights
 from quant.fixed_point import common_multipliers, multiplier, ratio, reals, table
@@ -74,7 +74,7 @@ def constant_summand(reader: Reader, node: onnx.NodeProto, place: int, shape: tu
     of_onnx = (batch, channels) if len(reader.model.shapes[node.output[0]]) == 2 else (batch, channels, height, width)
     value = np.broadcast_to(state.integers, of_onnx).reshape(batch, channels, height, width).transpose(0, 2, 3, 1)
     output = Tensor(f"{node.output[0]}:constant", shape, float(state.scale.ravel()[0]))
-    return reader.emit(Constant(np.ascontiguousarray(value)), (), output, node).tensor
+    return reader.emit(Constant(np.ascontiguousarray(value)), (), output, name_of(node)).tensor
 
 
 def concat(reader: Reader, node: onnx.NodeProto) -> Open:
@@ -135,7 +135,7 @@ def max_pool(reader: Reader, node: onnx.NodeProto) -> Quantized:
     """On the same scale."""
     x, (kernel, stride, pads) = reader.tensor(node), window_of(reader, node)
     output = Tensor(node.output[0], reader.shape(node.output[0]), x.scale)
-    return reader.emit(MaxPool(kernel, stride, pads), (x.name,), output, node)
+    return reader.emit(MaxPool(kernel, stride, pads), (x.name,), output, name_of(node))
 
 
 def average_pool(reader: Reader, node: onnx.NodeProto) -> Open:
@@ -175,10 +175,9 @@ def window_of(reader: Reader, node: onnx.NodeProto) -> tuple[Pair, Pair, tuple[i
     values = attributes_of(node)
     if any(size != 1 for size in values.get("dilations", (1, 1))):
         raise reader.model.error(node, "a dilated pooling has no form here")
-    if values.get("ceil_mode", 0) or values.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise reader.model.error(node, "ceil_mode and auto_pad have no form here; export it with explicit pads")
-    top, left, bottom, right = (int(size) for size in values.get("pads", (0, 0, 0, 0)))
-    return pair(values["kernel_shape"]), pair(values.get("strides", (1, 1))), (top, left, bottom, right)
+    if values.get("ceil_mode", 0):
+        raise reader.model.error(node, "ceil_mode has no form here; export it with explicit pads")
+    return pair(values["kernel_shape"]), pair(values.get("strides", (1, 1))), pads_of(reader, node)
 
 
 def resize(reader: Reader, node: onnx.NodeProto) -> State:
@@ -194,7 +193,7 @@ def resize(reader: Reader, node: onnx.NodeProto) -> State:
     if scales is not None and scales.size:
         doubled = doubled and scales.tolist() == [1, 1, 2, 2]
     if doubled and mode == "nearest" and copies:
-        return reader.emit(Nearest2x(), (x.name,), Tensor(node.output[0], shape, x.scale), node)
+        return reader.emit(Nearest2x(), (x.name,), Tensor(node.output[0], shape, x.scale), name_of(node))
     if not (doubled and mode == "linear" and half_pixel):
         raise reader.model.error(
             node,
@@ -225,7 +224,7 @@ def cut_out(reader: Reader, node: onnx.NodeProto) -> Quantized:
         begin[place], end[place] = (int(np.clip(at + size if at < 0 else at, 0, size)) for at in (first, last))
     sizes = tuple(last - first for first, last in zip(begin, end, strict=True))
     output = Tensor(node.output[0], sizes, x.scale)  # type: ignore[arg-type]
-    return reader.emit(Slice(tuple(begin), tuple(end)), (x.name,), output, node)  # type: ignore[arg-type]
+    return reader.emit(Slice(tuple(begin), tuple(end)), (x.name,), output, name_of(node))  # type: ignore[arg-type]
 
 
 def pad(reader: Reader, node: onnx.NodeProto) -> Quantized:
@@ -239,7 +238,7 @@ def pad(reader: Reader, node: onnx.NodeProto) -> Quantized:
         raise reader.model.error(node, "only padding with zeros has a form here")
     before, after = (tuple(int(part[place]) for place in (0, 2, 3, 1)) for part in (amounts[:4], amounts[4:]))
     output = Tensor(node.output[0], reader.shape(node.output[0]), x.scale)
-    return reader.emit(Pad(before, after), (x.name,), output, node)  # type: ignore[arg-type]
+    return reader.emit(Pad(before, after), (x.name,), output, name_of(node))  # type: ignore[arg-type]
 
 
 def rank_4(reader: Reader, node: onnx.NodeProto) -> Tensor:

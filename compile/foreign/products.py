@@ -33,18 +33,29 @@ def convolution(reader: Reader, node: onnx.NodeProto) -> Open:
     """Conv: weight (O, I / groups, kh, kw), one scale or one for each output channel."""
     x, weights = reader.tensor(node), weights_of(reader, node, 1, axis=0)
     values = attributes_of(node)
-    if values.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise reader.model.error(node, f"auto_pad {values['auto_pad']}; export it with explicit pads")
-    top, left, bottom, right = (int(size) for size in values.get("pads", (0, 0, 0, 0)))
     window = Window(
         pair(values.get("strides", (1, 1))),
-        (top, left, bottom, right),
+        pads_of(reader, node),
         pair(values.get("dilations", (1, 1))),
         int(values.get("group", 1)),
     )
     weight = weights.integers.transpose(0, 2, 3, 1)
-    factors = [Fraction(float(value)) for value in np.broadcast_to(weights.scale.ravel(), len(weight))]
+    factors = factors_of(weights.scale, len(weight))
     return product(reader, node, x, weight, factors, window, bias_of(reader, node, 2))
+
+
+def pads_of(reader: Reader, node: onnx.NodeProto) -> Pads:
+    """Explicit ones; CompileError where the runtime would have to find them."""
+    values = attributes_of(node)
+    if values.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        raise reader.model.error(node, f"auto_pad {values['auto_pad']}; export it with explicit pads")
+    top, left, bottom, right = (int(size) for size in values.get("pads", (0, 0, 0, 0)))
+    return top, left, bottom, right
+
+
+def factors_of(scale: NDArray[np.float32], channels: int) -> list[Fraction]:
+    """The exact scale of every output channel's weights."""
+    return [Fraction(float(value)) for value in np.broadcast_to(scale.ravel(), channels)]
 
 
 def linear(reader: Reader, node: onnx.NodeProto) -> Open:
@@ -65,7 +76,7 @@ def linear(reader: Reader, node: onnx.NodeProto) -> Open:
         )
     # a vector's order is that of the ONNX: channel, row, column
     weight = matrix.reshape(len(matrix), channels, height, width).transpose(0, 2, 3, 1)
-    factors = [Fraction(float(value)) for value in np.broadcast_to(weights.scale.ravel(), len(weight))]
+    factors = factors_of(weights.scale, len(weight))
     bias = bias_of(reader, node, 2)
     result = product(reader, node, x, weight, factors, Window(), bias)
     if node.op_type == "Gemm" or bias is not None:
@@ -98,11 +109,10 @@ def times_constant(reader: Reader, node: onnx.NodeProto) -> Open:
 
 def per_channel(reader: Reader, node: onnx.NodeProto, values: NDArray, channels: int) -> NDArray:
     """(C,) of a constant that broadcasts over rows and columns."""
-    vector = len(reader.model.shapes[node.output[0]]) == 2
-    shape = values.shape[-1:] if vector else (1, 1, 1, *values.shape)[-3:]
     if values.size == 1:
         return np.full(channels, values.ravel()[0])
-    if values.size != channels or shape[0 if not vector else -1] != channels:
+    from_the_right = 1 if len(reader.model.shapes[node.output[0]]) == 2 else 3
+    if values.size != channels or (1, 1, *values.shape)[-from_the_right] != channels:
         raise reader.model.error(node, f"a constant of shape {values.shape} is none for each channel")
     return values.reshape(channels)
 

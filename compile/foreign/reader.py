@@ -108,12 +108,12 @@ class Reader:
             raise CompileError(f"{self.model.path}: tensor {name} has the shape {sizes}; only pictures and vectors go")
         return sizes[0], sizes[2], sizes[3], sizes[1]
 
-    def emit(self, kind: Kind, inputs: tuple[str, ...], output: Tensor, node: onnx.NodeProto | str) -> Quantized:
+    def emit(self, kind: Kind, inputs: tuple[str, ...], output: Tensor, node: str) -> Quantized:
         """Appends a layer. What it makes must have as many values as the ONNX says of its name."""
         shape = self.model.shapes.get(output.name)
         if shape is not None and math.prod(output.shape) != math.prod(shape):
             raise QuantError(f"it makes {math.prod(shape)} values, its inputs lead to {math.prod(output.shape)}")
-        self.layers.append(Layer(kind, inputs, output, node if isinstance(node, str) else name_of(node)))
+        self.layers.append(Layer(kind, inputs, output, node))
         return Quantized(output)
 
     def scale(self, node: onnx.NodeProto) -> NDArray[np.float32]:
@@ -169,7 +169,7 @@ def quantize(reader: Reader, node: onnx.NodeProto) -> State:
             return state
         found = multiplier(ratio(state.tensor.scale, over=real))
         output = Tensor(name, state.tensor.shape, real)
-        closed = reader.emit(Sum((found.m,), found.n), (state.tensor.name,), output, node)
+        closed = reader.emit(Sum((found.m,), found.n), (state.tensor.name,), output, name_of(node))
         return replace(closed, flat=state.flat)
     raise reader.model.error(node, f"it quantizes {node.input[0]}, which is quantized already or an index")
 
@@ -193,13 +193,14 @@ def dequantize(reader: Reader, node: onnx.NodeProto) -> State:
                 node, f"{node.input[0]} is {state.values.dtype}; store weights as int8 and biases as int32"
             )
         return Weights(state.values, scale, axis)
-    if isinstance(state, Quantized) and (scale.size != 1 or float(scale.ravel()[0]) != state.tensor.scale):
-        raise reader.model.error(node, "it has another scale than the QuantizeLinear before it; use one for both")
-    same_axis = scale.size == 1 or (isinstance(state, Weights) and state.axis == axis)
-    if isinstance(state, Weights) and not (np.array_equal(state.scale, scale) and same_axis):
-        raise reader.model.error(node, "it has another scale than the QuantizeLinear before it; use one for both")
-    if not isinstance(state, Quantized | Weights):
+    if isinstance(state, Quantized):
+        same = scale.size == 1 and float(scale.ravel()[0]) == state.tensor.scale
+    elif isinstance(state, Weights):
+        same = np.array_equal(state.scale, scale) and (scale.size == 1 or state.axis == axis)
+    else:
         raise reader.model.error(node, f"its input {node.input[0]} is not quantized")
+    if not same:
+        raise reader.model.error(node, "it has another scale than the QuantizeLinear before it; use one for both")
     return state
 
 
