@@ -23,9 +23,9 @@ from phases import REPOSITORY, Clock, command, headline, train
 
 from configs import Config, load
 from configs.task import DetectionTask, FolderSource, SegmentationTask
+from train import evaluate
 from train.data.folder import ANNOTATIONS
 from train.engines import load_predictor
-from train.evaluate import evaluate
 from train.loop import Interrupted
 from train.run import Run
 from train.session import Request, train_step
@@ -86,13 +86,19 @@ def train_on_in_float(config: Config, run: Path, clock: Clock, *, pipeline_test:
 def measure(model: Path, config: Config, limit: int | None) -> dict[str, Any]:
     """Metrics of a model by validation set and task."""
     predictor = load_predictor(model, config)
-    results = {}
+    results, together = {}, {}
     for name, folder in SETS.items():
         path = (DATA / folder / "val").resolve()
         here = config.model_copy(update={"tasks": tuple(task for task in config.tasks if path in validated_on(task))})
-        tasks = evaluate(predictor, here, data=path, limit=limit, progress=True)["tasks"]
+        metrics = evaluate.measure(predictor, here, data=path, limit=limit, progress=True)
+        tasks = evaluate.results_of(metrics)["tasks"]
         results[name] = {task: value for task, value in tasks.items() if headline(value) is not None}
-    results[ALL] = evaluate(predictor, config, limit=limit, progress=True)["tasks"]
+        for task, metric in metrics.items():
+            if task in together:
+                together[task].extend(metric)
+            else:
+                together[task] = metric
+    results[ALL] = evaluate.results_of({task.name: together[task.name] for task in config.tasks})["tasks"]
     return results
 
 

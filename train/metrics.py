@@ -51,6 +51,15 @@ class BoxMetric:
         for box, index, value in zip(found, found_class, score, strict=True):
             self._found.append({**_entry(image, int(index), box), "score": float(value)})
 
+    def extend(self, other: "BoxMetric") -> None:
+        """Takes in another's pictures of the same task, behind its own."""
+        before, boxes = len(self._images), len(self._truth)
+        self._images += [{"id": entry["id"] + before} for entry in other._images]
+        self._truth += [
+            {**entry, "id": entry["id"] + boxes, "image_id": entry["image_id"] + before} for entry in other._truth
+        ]
+        self._found += [{**entry, "image_id": entry["image_id"] + before} for entry in other._found]
+
     def curves(self) -> dict[str, Array]:
         """Precision (101,) in percent at recalls of 0, 1, ... 100 percent, at IoU 0.50, by the class."""
         precision = self._precision()[IOU_50]
@@ -124,6 +133,10 @@ class PixelMetric:
         counted = (truth != self._ignore) & (found < size)
         pairs = truth[counted].astype(np.int64) * size + found[counted]
         self.counts += np.bincount(pairs, minlength=size * size).reshape(size, size)
+
+    def extend(self, other: "PixelMetric") -> None:
+        """Takes in another's pictures of the same task."""
+        self.counts += other.counts
 
     def result(self) -> dict[str, Any]:
         """{"miou", "per_class": {name: {"miou"}}}, with lines also "line_f1" and "line_iou"; None for what no pixel is

@@ -37,6 +37,24 @@ def pycocotools_map(truth: list[dict], found: list[dict], images: int) -> tuple[
     return evaluation.stats[0] * 100, evaluation.stats[1] * 100
 
 
+def test_what_took_in_another_metric_equals_one_of_all_pictures() -> None:
+    rng = np.random.default_rng(3)
+    boxes, pixels = ([kind() for _ in range(3)] for kind in (lambda: BoxMetric("ab"), lambda: PixelMetric("ab", 9)))
+    for number in (1, 1, 1, 2, 2, 2):
+        truth, noise = scene(rng, 4), scene(rng, 9)
+        found = np.concatenate([truth[0] + rng.normal(0, 6, (4, 4)), noise[0]])
+        picture = *truth, rng.random(4) < 0.2, found, np.concatenate([truth[1], noise[1]]), rng.random(13).round(1)
+        masks = rng.integers(0, 2, (2, 5, 7))
+        for index in (0, number):
+            boxes[index].add(*picture)
+            pixels[index].add(*masks)
+    assert boxes[1].result() != boxes[0].result()
+    for everything, first, second in (boxes, pixels):
+        second.result()  # to be asked for it does not change it
+        first.extend(second)
+        assert first.result() == everything.result()
+
+
 def test_box_metric_equals_pycocotools() -> None:
     rng = np.random.default_rng(0)
     metric = BoxMetric(["a", "b"])
