@@ -1,5 +1,6 @@
 """The reference arithmetic of a foreign network, in numpy, by `quant`'s rules: what the compiled model must equal."""
 
+from collections.abc import Iterator
 from functools import singledispatch
 from typing import Any
 
@@ -54,9 +55,10 @@ def compute(kind: Kind, *inputs: Int8) -> Int8:
 
 @compute.register
 def _(kind: Convolution, x: Int8) -> Int8:
-    weight = dilated(kind.weight, kind.dilation)
-    total = convolve(padded(x, kind.pads, 0), weight, groups=kind.groups)[:, :: kind.stride[0], :: kind.stride[1]]
-    return np.clip(scale(total + kind.bias, kind.m, kind.n), *kind.clip)
+    total = kind.bias
+    for part, weight in taps(padded(x, kind.pads, 0), kind):
+        total = total + convolve(part, weight, groups=kind.groups)
+    return np.clip(scale(total, kind.m, kind.n), *kind.clip)
 
 
 @compute.register
@@ -133,9 +135,16 @@ def windows(x: Int8, kernel: tuple[int, int], stride: tuple[int, int]) -> Int8:
     return every[:, :: stride[0], :: stride[1]]
 
 
-def dilated(weight: Int8, dilation: tuple[int, int]) -> Int8:
-    """OHWI with zeros between its rows and columns."""
-    outputs, rows, columns, inputs = weight.shape
-    spread = np.zeros((outputs, (rows - 1) * dilation[0] + 1, (columns - 1) * dilation[1] + 1, inputs), weight.dtype)
-    spread[:, :: dilation[0], :: dilation[1]] = weight
-    return spread
+def taps(x: Int8, kind: Convolution) -> Iterator[tuple[Int8, Int8]]:
+    """What each place of the kernel sees of the padded input, and the weights there, (O, 1, 1, C / groups): the places
+    of a large or dilated kernel all at once would be as many copies of the input.
+    """
+    _, rows, columns, _ = kind.weight.shape
+    height, width = (
+        (size - (count - 1) * dilation - 1) // stride * stride + 1
+        for size, count, dilation, stride in zip(x.shape[1:3], (rows, columns), kind.dilation, kind.stride, strict=True)
+    )
+    for row, column in np.ndindex(rows, columns):
+        top, left = row * kind.dilation[0], column * kind.dilation[1]
+        seen = x[:, top : top + height : kind.stride[0], left : left + width : kind.stride[1]]
+        yield seen, kind.weight[:, row : row + 1, column : column + 1]
