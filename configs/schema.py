@@ -23,6 +23,9 @@ class TrainingStep(Frozen):
 
     mode: Literal["kFloatTraining", "kTrainingWithBN", "kTrainingWithoutBN"]
     epochs: Positive
+    iterations_per_epoch: Positive | None = None
+    """By default as many as it takes to go through the group of sources that takes longest; fewer where a large set
+    would make epochs too long for a short step."""
     batch_size: Positive
     learning_rate: Above0
     warmup_fraction: Fraction = 0.03

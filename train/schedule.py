@@ -48,10 +48,11 @@ class Plan:
 
 
 def make_plan(config: Config, step: int, *, pipeline_test: bool, iterations_per_epoch: Callable[[int], int]) -> Plan:
-    """The plan of `step`; the function gives the iterations of an epoch for a batch size."""
+    """The plan of `step`; the function gives the iterations of an epoch for a batch size, if the config does not."""
     settings = config.solver[step]
     assert isinstance(settings, TrainingStep), "step 3 is not trained"
     if pipeline_test:
         test = config.pipeline_test
         return Plan(step, settings, test.epochs, test.iterations_per_epoch, test.batch_size)
-    return Plan(step, settings, settings.epochs, iterations_per_epoch(settings.batch_size), settings.batch_size)
+    per_epoch = settings.iterations_per_epoch or iterations_per_epoch(settings.batch_size)
+    return Plan(step, settings, settings.epochs, per_epoch, settings.batch_size)

@@ -10,6 +10,8 @@ from configs.common import training
 
 from . import det_cyclist_light, det_person, det_rear, det_vehicle_sign, seg_default, seg_lane, utils
 
+_EPOCH = 300  # iterations, a fraction of the scenes: many different ones, each seen a few times
+
 common = utils
 tasks = [det_cyclist_light, det_person, det_rear, det_vehicle_sign, seg_default, seg_lane]
 
@@ -20,7 +22,8 @@ fusion_bn_patterns = training.FUSION_BN_PATTERNS
 solver: list[dict[str, _Any]] = [
     {
         "mode": "kFloatTraining",
-        "epochs": 11,
+        "epochs": 12,
+        "iterations_per_epoch": _EPOCH,
         "batch_size": 8,
         "learning_rate": 4e-3,
         "weight_decay": 1e-2,
@@ -29,15 +32,17 @@ solver: list[dict[str, _Any]] = [
     {
         "mode": "kTrainingWithoutBN",
         "epochs": 1,
+        "iterations_per_epoch": _EPOCH,
         "batch_size": 8,
-        "learning_rate": 1e-3,
+        "learning_rate": 5e-4,
         "freeze_fraction": 0.3,
     },
     {
         "mode": "kTrainingWithoutBN",
-        "epochs": 4,
+        "epochs": 2,
+        "iterations_per_epoch": _EPOCH,
         "batch_size": 8,
-        "learning_rate": 1e-3,
+        "learning_rate": 5e-4,
         "freeze_fraction": 0.3,
     },
     {"mode": "kIntInference"},

@@ -45,6 +45,16 @@ def test_plan_counts_freezes_and_anneals(repository: Path) -> None:
     assert 0 < rates[-1] < 0.01 * max(rates)
 
 
+def test_a_config_may_shorten_its_epochs(repository: Path) -> None:
+    config = load(repository / "configs/4pe_resize/multitask.py")
+    short = config.solver[2].model_copy(update={"epochs": 3, "iterations_per_epoch": 7})
+    config = config.model_copy(update={"solver": (*config.solver[:2], short, config.solver[3])})
+    plan = make_plan(config, 2, pipeline_test=False, iterations_per_epoch=lambda batch: 1200 // batch)
+    assert (plan.iterations_per_epoch, plan.iterations) == (7, 21)
+    tested = make_plan(config, 2, pipeline_test=True, iterations_per_epoch=lambda batch: 1200 // batch)
+    assert tested.iterations == config.pipeline_test.epochs * config.pipeline_test.iterations_per_epoch
+
+
 @pytest.mark.parametrize("fraction", [0.3, 1.0])
 def test_nothing_is_frozen_before_it_was_observed(repository: Path, fraction: float) -> None:
     settings = load(repository / "configs/4pe_resize/multitask.py").solver[0]
