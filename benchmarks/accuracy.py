@@ -86,7 +86,8 @@ def train_on_in_float(config: Config, run: Path, clock: Clock, *, pipeline_test:
 def measure(model: Path, config: Config, limit: int | None) -> dict[str, Any]:
     """Metrics of a model by validation set and task."""
     predictor = load_predictor(model, config)
-    results, together = {}, {}
+    results: dict[str, Any] = {}
+    together: dict[str, Any] = {task.name: evaluate.metric_of(task) for task in config.tasks}
     for name, folder in SETS.items():
         path = (DATA / folder / "val").resolve()
         here = config.model_copy(update={"tasks": tuple(task for task in config.tasks if path in validated_on(task))})
@@ -94,11 +95,8 @@ def measure(model: Path, config: Config, limit: int | None) -> dict[str, Any]:
         tasks = evaluate.results_of(metrics)["tasks"]
         results[name] = {task: value for task, value in tasks.items() if headline(value) is not None}
         for task, metric in metrics.items():
-            if task in together:
-                together[task].extend(metric)
-            else:
-                together[task] = metric
-    results[ALL] = evaluate.results_of({task.name: together[task.name] for task in config.tasks})["tasks"]
+            together[task].extend(metric)
+    results[ALL] = evaluate.results_of(together)["tasks"]
     return results
 
 

@@ -94,7 +94,7 @@ def measure(
     worst: Worst | None = None,
 ) -> dict[str, BoxMetric | PixelMetric]:
     """The metric of every task after all pictures, of which `worst` keeps some."""
-    metrics = {task.name: _metric(task) for task in config.tasks}
+    metrics = {task.name: metric_of(task) for task in config.tasks}
     for names, pictures in validation_sets(config, data=data, limit=limit):
         shown: Iterable[Sample] = pictures
         if progress:
@@ -109,7 +109,8 @@ def measure(
     return metrics
 
 
-def _metric(task: Any) -> BoxMetric | PixelMetric:
+def metric_of(task: Any) -> BoxMetric | PixelMetric:
+    """The task's, of no picture yet."""
     classes = [entry.name for entry in task.classes]
     if task.kind == "detection":
         return BoxMetric(classes)
