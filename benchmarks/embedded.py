@@ -18,10 +18,10 @@ from typing import Any
 import cv2
 import numpy as np
 from phases import REPOSITORY, Clock, command, headline, train
+from unseen import UNSEEN, on_scenes
 
 from configs import Config, load
 from configs.schema import IGNORE_LABEL
-from configs.task import SceneSource, TaskData
 from runtime.processor import processor_name
 from train.data.dataset import open_source
 from train.engines import load_predictor
@@ -30,7 +30,6 @@ from train.metrics import percent
 
 CONFIG = REPOSITORY / "configs/4pe_resize/embedded.py"
 REPORT, PICTURE = REPOSITORY / "docs/embedded.md", REPOSITORY / "docs/demo.jpg"
-UNSEEN = SceneSource(kind="scenes", seed=5_000_000, count=200)
 MODELS = {
     "float": "with-bn-export-last.onnx",
     "step 2": "fusion-bn-c2-export-last.onnx",
@@ -41,12 +40,6 @@ SHOWN_WIDTH = 1800
 LIMIT = 60.0  # minutes of training
 FAR = 2.0  # a task has to be this many times as good as the trivial predictor,
 LEAST = 10.0  # and this many percent
-
-
-def on_unseen_scenes(config: Config) -> Config:
-    """The config with the unseen scenes in place of its validation data."""
-    tasks = [task.model_copy(update={"data": TaskData(train=task.data.train, val=(UNSEEN,))}) for task in config.tasks]
-    return config.model_copy(update={"tasks": tuple(tasks)})
 
 
 def trivial(config: Config) -> dict[str, float]:
@@ -146,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--only-images",
     )
     command("compile.verify", "--config", CONFIG, "--out", run, "--images", run / "verify-scenes")
-    config = on_unseen_scenes(load(CONFIG))
+    config = on_scenes(load(CONFIG), UNSEEN)
     results = {}
     for model, file in MODELS.items():
         print(f"{model}: {file} on {UNSEEN.count} unseen scenes", flush=True)

@@ -53,6 +53,10 @@ class PicturePredictor(Protocol):
         """What is found in `picture`, RGB uint8 (h, w, 3) of any size."""
         ...
 
+    def window(self, picture_hw: tuple[int, int]) -> tuple[float, float, float, float]:
+        """x1, y1, x2, y2 of what it looks at, in pixels of a picture of this size."""
+        ...
+
 
 class Predictor:
     """Prepares a picture for an engine and reads the engine's boxes and masks.
@@ -130,6 +134,10 @@ class Predictor:
             "post": time.perf_counter() - inferred,
         }
         return Prediction(placement.picture_hw, tuple(detections), masks, seconds)
+
+    def window(self, picture_hw: tuple[int, int]) -> tuple[float, float, float, float]:
+        """See `PicturePredictor`."""
+        return Placement.of(picture_hw, self.geometry).window
 
     def _detections(self, task: DetectionTask, rows: npt.NDArray[np.int32], placement: Placement) -> list[Detection]:
         rows = rows[rows[:, 5] >= 0]

@@ -64,6 +64,11 @@ class PredictorsTogether:
         seconds = {part: sum(entry.seconds[part] for entry in predictions) for part in predictions[0].seconds}
         return Prediction(predictions[0].picture_hw, tuple(detections), _masks(predictions, placements), seconds)
 
+    def window(self, picture_hw: tuple[int, int]) -> tuple[float, float, float, float]:
+        """The smallest that holds those of all; see `PicturePredictor`."""
+        lefts, tops, rights, bottoms = zip(*(one.window(picture_hw) for one in self.predictors), strict=True)
+        return min(lefts), min(tops), max(rights), max(bottoms)
+
 
 def _all_tasks(predictors: Sequence[Predictor]) -> tuple[Task, ...]:
     tasks: dict[str, Task] = {}

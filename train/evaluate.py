@@ -15,8 +15,7 @@ from configs import ConfigError, load
 from configs.schema import IGNORE_LABEL, Config
 from quant.errors import QuantError
 from runtime.errors import RuntimeRoomError
-from runtime.geometry import Placement
-from runtime.predict import Prediction, Predictor
+from runtime.predict import PicturePredictor, Prediction
 from runtime.results import write_json
 from train.data.errors import DataError
 from train.data.samples import Either, Sample
@@ -70,7 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def evaluate(
-    predictor: Predictor, config: Config, *, data: Path | None = None, limit: int | None = None, progress: bool = False
+    predictor: PicturePredictor,
+    config: Config,
+    *,
+    data: Path | None = None,
+    limit: int | None = None,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """{"tasks": {name: {"map", "map50", "per_class"} or {"miou", "per_class"}}}, in percent; None: nothing is labelled.
 
@@ -85,7 +89,7 @@ def results_of(metrics: Mapping[str, BoxMetric | PixelMetric]) -> dict[str, Any]
 
 
 def measure(
-    predictor: Predictor,
+    predictor: PicturePredictor,
     config: Config,
     *,
     data: Path | None,
@@ -101,7 +105,7 @@ def measure(
             shown = track(pictures, description=", ".join(names), console=Console(stderr=True), total=len(pictures))
         for labelled in shown:
             prediction = predictor(labelled.picture)
-            window = Placement.of(prediction.picture_hw, predictor.geometry).window
+            window = predictor.window(prediction.picture_hw)
             for name in names:
                 _add(metrics[name], name, labelled, prediction, window, pictures.either.get(name))
             if worst is not None:

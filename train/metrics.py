@@ -15,6 +15,8 @@ from train.data.samples import Either
 
 Array = npt.NDArray[Any]
 IOU_50 = 0  # index of the threshold 0.5 in COCO's list of thresholds
+_NOWHERE = {"image_id": 1, "category_id": 1, "bbox": [-9.0, -9.0, 1.0, 1.0], "area": 1.0, "score": 0.0}
+SIZES = ("small", "medium", "large")  # COCO's, of areas below 32², below 96² and above
 
 
 class BoxMetric:
@@ -62,12 +64,20 @@ class BoxMetric:
 
     def curves(self) -> dict[str, Array]:
         """Precision (101,) in percent at recalls of 0, 1, ... 100 percent, at IoU 0.50, by the class."""
-        precision = self._precision()[IOU_50]
+        precision = self._precision()[0][IOU_50]
         return {name: 100 * precision[:, index] for index, name in enumerate(self._classes) if precision[0, index] > -1}
+
+    def map50_by_size(self) -> dict[str, float | None]:
+        """mAP50 of true boxes of each of COCO's SIZES, by their area in pixels; None where nothing is labelled."""
+        of_sizes = self._precision()[1:, IOU_50].transpose(0, 2, 1)
+        return {
+            size: _mean([percent(values.mean()) for values in classes if (values > -1).any()])
+            for size, classes in zip(SIZES, of_sizes, strict=True)
+        }
 
     def result(self) -> dict[str, Any]:
         """{"map", "map50", "per_class": {name: {"map", "map50"}}}; None where nothing is labelled."""
-        precision = self._precision()
+        precision = self._precision()[0]
         per_class = {}
         for index, name in enumerate(self._classes):
             values = precision[:, :, index]
@@ -83,7 +93,7 @@ class BoxMetric:
         }
 
     def _precision(self) -> Array:
-        """Precision by (IoU threshold, recall, class), -1 where a class is not labelled."""
+        """Precision by (all sizes and SIZES, IoU threshold, recall, class), -1 where nothing is labelled."""
         from faster_coco_eval import COCO, COCOeval_faster
 
         dataset = {
@@ -92,18 +102,14 @@ class BoxMetric:
             "annotations": self._truth,
         }
         if not self._truth:
-            return np.full((10, 101, len(self._classes)), -1.0)
-        if not self._found:
-            labelled = {entry["category_id"] - 1 for entry in self._truth if not entry["iscrowd"]}
-            empty = np.full((10, 101, len(self._classes)), -1.0)
-            empty[:, :, sorted(labelled)] = 0.0
-            return empty
+            return np.full((1 + len(SIZES), 10, 101, len(self._classes)), -1.0)
+        found = self._found or [_NOWHERE]  # the library takes no empty list
         with contextlib.redirect_stdout(io.StringIO()):  # the library reports its own timing
             truth = COCO(dataset)
-            evaluation = COCOeval_faster(truth, truth.loadRes(self._found), "bbox")
+            evaluation = COCOeval_faster(truth, truth.loadRes(found), "bbox")
             evaluation.evaluate()
             evaluation.accumulate()
-        return np.asarray(evaluation.eval["precision"])[:, :, :, 0, -1]
+        return np.moveaxis(np.asarray(evaluation.eval["precision"])[..., -1], 3, 0)
 
 
 class PixelMetric:

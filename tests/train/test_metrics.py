@@ -10,17 +10,17 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from train.metrics import BoxMetric, PixelMetric
+from train.metrics import SIZES, BoxMetric, PixelMetric
 
 NONE = np.zeros((0, 4)), np.zeros(0, int)
 
 
 def scene(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
     corner = rng.uniform(0, 200, (count, 2))
-    return np.concatenate([corner, corner + rng.uniform(10, 80, (count, 2))], axis=1), rng.integers(0, 2, count)
+    return np.concatenate([corner, corner + rng.uniform(10, 140, (count, 2))], axis=1), rng.integers(0, 2, count)
 
 
-def pycocotools_map(truth: list[dict], found: list[dict], images: int) -> tuple[float, float]:
+def pycocotools(truth: list[dict], found: list[dict], images: int) -> COCOeval:
     coco = COCO()
     coco.dataset = {
         "info": {},
@@ -34,7 +34,7 @@ def pycocotools_map(truth: list[dict], found: list[dict], images: int) -> tuple[
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return evaluation.stats[0] * 100, evaluation.stats[1] * 100
+    return evaluation
 
 
 def test_what_took_in_another_metric_equals_one_of_all_pictures() -> None:
@@ -77,10 +77,14 @@ def test_box_metric_equals_pycocotools() -> None:
         for box, index, score in zip(guesses, guess_classes, scores, strict=True):
             found.append({"image_id": image, "category_id": int(index) + 1, "score": float(score)})
             found[-1] |= {"bbox": [*box[:2], *(box[2:] - box[:2])]}
-    expected = pycocotools_map(truth, found, 12)
+    oracle = pycocotools(truth, found, 12)
     result = metric.result()
     assert 10 < result["map"] < 90
-    assert (result["map"], result["map50"]) == pytest.approx(expected, abs=1e-9)
+    assert (result["map"], result["map50"]) == pytest.approx(tuple(100 * oracle.stats[:2]), abs=1e-9)
+    sizes = oracle.eval["precision"][0, :, :, 1:, -1]
+    expected = {name: pytest.approx(100 * sizes[..., index].mean()) for index, name in enumerate(SIZES)}
+    assert metric.map50_by_size() == expected
+    assert len({*metric.map50_by_size().values(), result["map50"]}) == 4
 
 
 def test_perfect_boxes_give_100_and_an_unlabelled_class_gives_nothing() -> None:
