@@ -32,14 +32,15 @@ FIRST_SHIFT = 4  # of activations before the first observation
 
 @dataclass(frozen=True)
 class QuantTensor:
-    """An activation: `value` (N, C, H, W) float32 on the grid 2^-shift, |q| at most `maximum`.
+    """An activation: `value` (N, C, H, W) float32 on the grid 2^-shift, |q| at most `maximum`; `quantizer` rounded it.
 
-    Where nothing is quantized only `value` counts.
+    Where nothing is quantized, shift and maximum do not count.
     """
 
     value: Tensor
     shift: int
     maximum: int
+    quantizer: "ActivationQuantizer | None" = None
 
 
 def use_exact_convolutions() -> None:
@@ -150,12 +151,12 @@ class ActivationQuantizer(Quantized):
     def forward(self, value: Tensor, *, relu: bool = False) -> QuantTensor:
         """(N, C, H, W) float32 of any grid; with `relu`, negative values become 0 first."""
         shift = self._current([value], relu=relu)
-        return QuantTensor(self._round(value, shift, relu=relu), shift, RELU_MAX if relu else SIGNED_MAX)
+        return QuantTensor(self._round(value, shift, relu=relu), shift, RELU_MAX if relu else SIGNED_MAX, self)
 
     def together(self, values: Sequence[Tensor]) -> list[QuantTensor]:
         """Several tensors on one shift, chosen for all of them."""
         shift = self._current(values, relu=False)
-        return [QuantTensor(self._round(value, shift, relu=False), shift, SIGNED_MAX) for value in values]
+        return [QuantTensor(self._round(value, shift, relu=False), shift, SIGNED_MAX, self) for value in values]
 
     def _current(self, values: Sequence[Tensor], *, relu: bool) -> int:
         if self.quantized and self.training and not self.frozen:
@@ -268,6 +269,17 @@ class QuantConv2d(Quantized):
         self.bn, self.absorbed = None, True
 
     @torch.no_grad()
+    def rescale(self, *, source: float, output: float) -> None:
+        """Makes the output `output` times as large where the input is `source` times as large: in float, the same
+        network in other units.
+        """
+        self.conv.weight /= source
+        scaled = [self.conv.weight, self.conv.bias] if self.bn is None else [self.bn.weight, self.bn.bias]
+        for parameter in scaled:
+            if parameter is not None:
+                parameter *= output
+
+    @torch.no_grad()
     def snap(self, x: QuantTensor, residual: QuantTensor | None = None) -> None:
         """Puts weights and bias onto their grids for good, given the arguments of a forward pass.
 
@@ -357,7 +369,7 @@ def upsample2x(x: QuantTensor, height: int, width: int) -> QuantTensor:
     value = functional.interpolate(x.value, scale_factor=2.0, mode="nearest")
     if tuple(int(size) for size in value.shape[2:]) != (height, width):
         value = value[:, :, :height, :width]
-    return QuantTensor(value, x.shift, x.maximum)
+    return QuantTensor(value, x.shift, x.maximum, x.quantizer)
 
 
 def _numpy(tensor: Tensor | None) -> NDArray[Any]:

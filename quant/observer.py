@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from quant import processes
 from quant.params import ACTIVATION_SHIFT_MAX, ACTIVATION_SHIFT_MIN, choose_activation_shift
 
-SAMPLE = 4096  # values looked at per tensor by the error observer
-MOMENTUM = 0.1
+SAMPLE = 16384  # values looked at per tensor by the error observer
+MEMORY = 50  # looks; few values saturate, and those decide: fewer looks leave the choice to chance
+FALL = 0.1
 RISE = 0.5  # a saturated value has no gradient: growing outputs must not wait for their range
 EAGER = 16  # the first calls are all observed,
 PERIOD = 4  # then one in four
@@ -40,13 +41,15 @@ class Observer(nn.Module):
         if count >= EAGER and count % PERIOD:
             return None
         samples = [self._sample(value.detach(), count) for value in values]
-        self._update([sample.relu() if relu else sample for sample in samples], 1.0 if count == 0 else MOMENTUM)
+        looks = min(count, EAGER) + max(0, count - EAGER) // PERIOD
+        self._update([sample.relu() if relu else sample for sample in samples], looks)
         return self._best()
 
     def _sample(self, value: Tensor, count: int) -> Tensor:
         raise NotImplementedError
 
-    def _update(self, samples: Sequence[Tensor], momentum: float) -> None:
+    def _update(self, samples: Sequence[Tensor], looks: int) -> None:
+        """`looks`: how many there were before."""
         raise NotImplementedError
 
     def _best(self) -> int:
@@ -54,7 +57,7 @@ class Observer(nn.Module):
 
 
 class ErrorObserver(Observer):
-    """Least mean squared error over all legal shifts."""
+    """Least mean squared error over all legal shifts: the mean over all looks, of many the last MEMORY or so."""
 
     errors: Tensor
     scales: Tensor
@@ -71,10 +74,10 @@ class ErrorObserver(Observer):
         row, column = count * 7 % min(step, value.shape[2]), count * 5 % min(step, value.shape[3])
         return value[:, :, row::step, column::step].float().reshape(-1)
 
-    def _update(self, samples: Sequence[Tensor], momentum: float) -> None:
+    def _update(self, samples: Sequence[Tensor], looks: int) -> None:
         sample = torch.cat(list(samples))
         rounded = (sample * self.scales).round_().clamp_(-128, 127).div_(self.scales)
-        self.errors.lerp_(processes.mean((rounded - sample).square_().mean(dim=1)), momentum)
+        self.errors.lerp_(processes.mean((rounded - sample).square_().mean(dim=1)), 1 / min(looks + 1, MEMORY))
 
     def _best(self) -> int:
         return ACTIVATION_SHIFT_MAX - int(self.errors.argmin())  # the finest of equals
@@ -92,9 +95,9 @@ class PeakObserver(Observer):
     def _sample(self, value: Tensor, count: int) -> Tensor:
         return value
 
-    def _update(self, samples: Sequence[Tensor], momentum: float) -> None:
+    def _update(self, samples: Sequence[Tensor], looks: int) -> None:
         peak = processes.greatest(torch.stack([sample.abs().amax() for sample in samples]).amax().float())
-        self.peak.lerp_(peak, max(momentum, RISE) if peak > self.peak else momentum)
+        self.peak.lerp_(peak, 1.0 if looks == 0 else RISE if peak > self.peak else FALL)
 
     def _best(self) -> int:
         return choose_activation_shift(float(self.peak))

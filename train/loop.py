@@ -23,6 +23,7 @@ from train.progress import Reporter, append_result
 from train.run import Run
 from train.schedule import Plan
 
+FINISHING = 24  # batches at most
 SAVE_SECONDS = 300.0  # at most this much work is lost to a kill
 Batches = Callable[[int, int], Iterator[Any]]
 
@@ -35,6 +36,9 @@ class Trainable(Protocol):
 
     def freeze(self) -> None:
         """Fixes shifts and batch statistics; from then on the forward pass computes the graph that is exported."""
+
+    def finish(self, batches: Iterator[Any]) -> str | None:
+        """What is to be done once all is trained and frozen, with batches as of training; a line for the user."""
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error)
@@ -145,6 +149,9 @@ class StepTrainer:
     def _finish(self) -> None:
         if not self.frozen:
             self._freeze()
+        trained = self.plan.iterations
+        if line := self.module.finish(self.batches(trained, trained + min(trained, FINISHING))):
+            self.reporter.say(line)
         self._save(self.run.last(self.plan.step), resumable=False)
         self.reporter.say(f"waited for data in {self._waiting_percent():.1f}% of the time")
         if self.fabric.is_global_zero:

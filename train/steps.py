@@ -6,7 +6,7 @@ step 2  fusion-bn-c2   kTrainingWithoutBN                     all absorbed
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from train.data.dataset import Batch, BoxTargets, MaskTargets
 from train.errors import CheckpointError
 from train.losses import build_losses
 from train.models.multitask import MultiTaskNetwork
+from train.ranges import fit_ranges
 
 SMALL_HW = (128, 128)  # one cell at the coarsest stride there is
 
@@ -76,7 +77,7 @@ class Training(nn.Module):
         """Loss per task. The pictures of all batches, one for every group of sources, go through the shared part
         together, then those that are labelled for a task through its head.
         """
-        image = torch.cat([batch.images() for batch in batches]).contiguous(memory_format=torch.channels_last)
+        image = self._image(batches)
         starts = list(itertools.accumulate((len(batch.pictures) for batch in batches), initial=0))
         labelled: dict[str, list[int]] = {name: [] for name in self.losses}
         for batch, start in zip(batches, starts, strict=False):
@@ -89,6 +90,17 @@ class Training(nn.Module):
         """Fixes shifts and batch statistics; from then on the forward pass computes the graph that is exported."""
         for module in quantized(self.network):
             module.frozen.fill_(True)
+
+    def finish(self, batches: Iterator[list[Batch]]) -> str | None:
+        """What is in float becomes ready for quantization training: see `train.ranges`."""
+        if any(module.quantized for module in quantized(self.network)):
+            return None
+        self.network.eval()
+        return fit_ranges(self.network, lambda some: self.network(self._image(some), None), batches)
+
+    def _image(self, batches: list[Batch]) -> Tensor:
+        """The pictures of all batches, (N, 3, H, W)."""
+        return torch.cat([batch.images() for batch in batches]).contiguous(memory_format=torch.channels_last)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The network's: a checkpoint holds the dotted names that the export has."""

@@ -47,6 +47,10 @@ class Toy(nn.Module):
     def freeze(self) -> None:
         self.events.append("freeze")
 
+    def finish(self, batches: Iterator[Tensor]) -> str:
+        self.events.append(f"finish with {len(list(batches))}")
+        return "finished well"
+
 
 def plan(settings: Any, freeze: float = 0.5) -> Plan:
     return Plan(2, settings.model_copy(update={"freeze_fraction": freeze}), EPOCHS, PER_EPOCH, 1)
@@ -102,7 +106,7 @@ def test_a_step_leaves_its_checkpoints_and_results(tmp_path: Path, settings: Any
     assert names == [f"fusion-bn-c2-{part}.params" for part in ("0001", "0002", "0003", "init", "last-0000")]
     assert [row["epoch"] for row in rows(tmp_path)] == ["1", "2", "3"]
     assert {"a", "b", "loss", "learning_rate"} <= rows(tmp_path)[0].keys()
-    assert finished.module.events == ["freeze"]
+    assert finished.module.events == ["freeze", "finish with 12"]
 
 
 @pytest.mark.parametrize("killed_at", [1, 4, 6, 9, 11])

@@ -28,6 +28,17 @@ def test_error_observer_lets_a_rare_extreme_saturate_and_peak_observer_does_not(
     assert PeakObserver().observe([value]) == 6
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_error_observer_weighs_all_looks_alike(seed: int) -> None:
+    """Of long tails a few values decide, wherever in training they came."""
+    torch.manual_seed(seed)
+    values = [torch.randn(1, 4, 32, 32).mul(2).exp() for _ in range(16)]
+    observer = ErrorObserver()
+    for value in values:
+        found = observer.observe([value])
+    assert found == brute_force(torch.cat(values))
+
+
 def test_relu_is_taken_into_account() -> None:
     value = torch.cat([torch.full((1, 1, 8, 8), -100.0), torch.full((1, 1, 8, 8), 0.9)], dim=1)
     assert PeakObserver().observe([value], relu=True) == 7

@@ -24,7 +24,7 @@ from runtime.hardware_layout import read_boxes
 from train.losses import Match, all_anchors, match_anchors
 
 HW = (224, 480)
-SCORE_SHIFT = 3
+SCORE_SHIFT = 4
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG: Config = load(REPOSITORY / "configs/4pe_resize/multitask.py")
 TASKS = [task for task in CONFIG.tasks if isinstance(task, DetectionTask)]

@@ -16,7 +16,7 @@ from train.models.blocks import SeparableGroupConv
 
 BOX_SIZE = 4
 PRIOR = 0.01
-SCORE_SHIFT = 3  # at least: logits beyond ±16 are as good as certain, finer steps rank the boxes better
+SCORE_SHIFT = 4  # at least: logits beyond ±8 are as good as certain, finer steps rank the boxes better
 DELTA_SHIFT = 6  # at least: ±2 reaches boxes of seven times an anchor; only anchors that have no box say more
 
 
