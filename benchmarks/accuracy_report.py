@@ -28,8 +28,9 @@ def page(config: Config, results: dict[str, Any], clock: Clock, name: str, *, sc
         "",
         "- **Data.** CamVid's 367 training frames of 360x480 (segmentation; boxes by connected components), 8 frames "
         "of comma10k (lines), embedded scenes of the same size. Nothing was pretrained.",
-        f"- **Step 2, step 3.** Step 0 is plain float training ({settings[0].epochs} epochs), steps 1 and 2 "
-        "quantization training. Step 3 is the compiled int8 model; its numbers equal step 2's to the last digit, which "
+        f"- **Step 2, step 3.** Step 0 is plain float training, steps 1 and 2 quantization training: "
+        f"{', '.join(str(entry.epochs) for entry in settings[:3])} epochs of {settings[0].iterations_per_epoch} "
+        "iterations. Step 3 is the compiled int8 model; its numbers equal step 2's to the last digit, which "
         "the command checks, and its outputs on CamVid's validation frames element by element.",
         "- **Float.** Step 0 trained on in float, with step 1's settings, for as many iterations as steps 1 and 2.",
         "- **Metrics**, in percent. CamVid: its 101 validation frames, one confusion matrix over all pixels at the "
