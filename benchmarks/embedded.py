@@ -17,8 +17,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from phases import REPOSITORY, Clock, command, headline, train
-from unseen import UNSEEN, on_scenes
+from phases import REPOSITORY, Clock, command, headline
+from unseen import UNSEEN, make, on_scenes
 
 from configs import Config, load
 from configs.schema import IGNORE_LABEL
@@ -126,19 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     run: Path = options.out.resolve()
     clock = Clock(run)
-    train(CONFIG, run, clock)
-    command("compile.build", "--config", CONFIG, "--out", run)
-    command(
-        "train.data.generate",
-        "--out",
-        run / "verify-scenes",
-        "--count",
-        VERIFY_SCENES,
-        "--seed",
-        UNSEEN.seed,
-        "--only-images",
-    )
-    command("compile.verify", "--config", CONFIG, "--out", run, "--images", run / "verify-scenes")
+    make(CONFIG, run, clock, UNSEEN, count=VERIFY_SCENES, pictures=run / "verify-scenes")
     config = on_scenes(load(CONFIG), UNSEEN)
     results = {}
     for model, file in MODELS.items():

@@ -17,8 +17,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from phases import REPOSITORY, Clock, command, train
-from unseen import UNSEEN, on_scenes
+from phases import REPOSITORY, Clock, command
+from unseen import UNSEEN, make, on_scenes
 
 from configs import Config, load
 from runtime.predict import PicturePredictor, Predictor
@@ -33,17 +33,6 @@ SCENES = UNSEEN.model_copy(update={"count": 100, "sizes": ((1080, 1920),)})
 MODEL = "int-inference-export-last.so"
 ALONE, BOTH = "resize alone", "resize and crop"
 VERIFY_SCENES = 4
-
-
-def make(name: str, run: Path, clock: Clock) -> Path:
-    """The compiled model of a variant, trained where that was not done, and its parity checked."""
-    train(CONFIGS[name], run, clock)
-    command("compile.build", "--config", CONFIGS[name], "--out", run)
-    scenes = run / "large-scenes"
-    arguments = ("--count", VERIFY_SCENES, "--seed", UNSEEN.seed, "--source-hw", "1080x1920", "--only-images")
-    command("train.data.generate", "--out", scenes, *arguments)
-    command("compile.verify", "--config", CONFIGS[name], "--out", run, "--images", scenes)
-    return run / MODEL
 
 
 def measure(predictor: PicturePredictor, config: Config) -> dict[str, dict[str, Any]]:
@@ -87,10 +76,10 @@ def report(results: dict[str, dict[str, dict[str, Any]]], clocks: dict[str, Cloc
     return "\n".join(lines) + "\n"
 
 
-def draw(models: dict[str, Path], window: tuple[float, float, float, float]) -> None:
+def draw(models: dict[str, Path], scenes: Path, window: tuple[float, float, float, float]) -> None:
     """docs/together.jpg: of one unseen scene the crop's window, found by the resize model above, by both below."""
     left, top, right, bottom = (round(edge) for edge in window)
-    scene = next(iter(sorted((models["crop"].parent / "large-scenes").glob("*.png"))))
+    scene = min(scenes.glob("*.png"))
     shown = []
     for name, chosen in {"alone": ["resize"], "both": ["resize", "crop"]}.items():
         out = models["crop"].parent / f"infer-{name}"
@@ -104,15 +93,12 @@ def draw(models: dict[str, Path], window: tuple[float, float, float, float]) -> 
 
 def verdict(results: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
     """What does not hold; empty where all is well."""
-    small = SIZES[0]
-    pairs = {
-        task: (values[small], results[BOTH][task][small]) for task, values in results[ALONE].items() if small in values
-    }
-    return [
-        f"{task}: of small boxes both find {both:.1f}, the resize model alone {alone:.1f}"
-        for task, (alone, both) in pairs.items()
-        if alone is not None and both <= alone
-    ]
+    small, problems = SIZES[0], []
+    for task, values in results[ALONE].items():
+        alone, both = values.get(small), results[BOTH][task].get(small)
+        if alone is not None and both <= alone:
+            problems.append(f"{task}: of small boxes both find {both:.1f}, the resize model alone {alone:.1f}")
+    return problems
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,7 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     folders = {name: getattr(options, name).resolve() for name in runs}
     clocks = {name: Clock(folder) for name, folder in folders.items()}
-    models = {name: make(name, folders[name], clocks[name]) for name in runs}
+    models, scenes = {name: folder / MODEL for name, folder in folders.items()}, folders["crop"] / "verify-scenes"
+    for name, folder in folders.items():
+        make(CONFIGS[name], folder, clocks[name], SCENES, count=VERIFY_SCENES, pictures=scenes)
     near, far = (Predictor.load(model) for model in models.values())
     config = load(CONFIGS["resize"])
     results = {}
@@ -142,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if problems:
         return 1
     REPORT.write_text(text, encoding="utf-8")
-    draw(models, far.window(SCENES.sizes[0]))
+    draw(models, scenes, far.window(SCENES.sizes[0]))
     print(f"wrote {REPORT} and {PICTURE}")
     return 0
 

@@ -269,7 +269,7 @@ class QuantConv2d(Quantized):
         self.bn, self.absorbed = None, True
 
     @torch.no_grad()
-    def rescale(self, *, source: float, output: float) -> None:
+    def rescale(self, *, source: float = 1.0, output: float = 1.0) -> None:
         """Makes the output `output` times as large where the input is `source` times as large: in float, the same
         network in other units.
         """

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from quant import processes
+from quant.arith import INT8_MAX, INT8_MIN
 from quant.params import ACTIVATION_SHIFT_MAX, ACTIVATION_SHIFT_MIN, choose_activation_shift
 
 SAMPLE = 16384  # values looked at per tensor by the error observer
@@ -19,6 +20,19 @@ FALL = 0.1
 RISE = 0.5  # a saturated value has no gradient: growing outputs must not wait for their range
 EAGER = 16  # the first calls are all observed,
 PERIOD = 4  # then one in four
+
+
+def sample_of(value: Tensor, count: int) -> Tensor:
+    """About SAMPLE values of (N, C, H, W) on a grid of pixels, another one for every count; never copies the whole."""
+    step = max(1, int((value.numel() / SAMPLE) ** 0.5))
+    row, column = count * 7 % min(step, value.shape[2]), count * 5 % min(step, value.shape[3])
+    return value[:, :, row::step, column::step].float().reshape(-1)
+
+
+def rounding_errors(values: Tensor, scales: Tensor) -> Tensor:
+    """Mean squared error of values (n,) as int8 of each scale (k, 1), steps to the unit: (k,)."""
+    rounded = (values * scales).round_().clamp_(INT8_MIN, INT8_MAX).div_(scales)
+    return (rounded - values).square_().mean(dim=1)
 
 
 class Observer(nn.Module):
@@ -69,15 +83,11 @@ class ErrorObserver(Observer):
         self.register_buffer("scales", torch.exp2(candidates)[:, None], persistent=False)
 
     def _sample(self, value: Tensor, count: int) -> Tensor:
-        """About SAMPLE values on a grid of pixels, another one at every call; the whole tensor is never copied."""
-        step = max(1, int((value.numel() / SAMPLE) ** 0.5))
-        row, column = count * 7 % min(step, value.shape[2]), count * 5 % min(step, value.shape[3])
-        return value[:, :, row::step, column::step].float().reshape(-1)
+        return sample_of(value, count)
 
     def _update(self, samples: Sequence[Tensor], looks: int) -> None:
-        sample = torch.cat(list(samples))
-        rounded = (sample * self.scales).round_().clamp_(-128, 127).div_(self.scales)
-        self.errors.lerp_(processes.mean((rounded - sample).square_().mean(dim=1)), 1 / min(looks + 1, MEMORY))
+        errors = rounding_errors(torch.cat(list(samples)), self.scales)
+        self.errors.lerp_(processes.mean(errors), 1 / min(looks + 1, MEMORY))
 
     def _best(self) -> int:
         return ACTIVATION_SHIFT_MAX - int(self.errors.argmin())  # the finest of equals

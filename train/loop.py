@@ -23,7 +23,7 @@ from train.progress import Reporter, append_result
 from train.run import Run
 from train.schedule import Plan
 
-FINISHING = 24  # batches at most
+FINISHING = 24  # batches at most that `Trainable.finish` may look at
 SAVE_SECONDS = 300.0  # at most this much work is lost to a kill
 Batches = Callable[[int, int], Iterator[Any]]
 

@@ -6,6 +6,7 @@ takes f back. The network computes what it did, and f moves the best scale onto 
 to each other have one f in common. The outputs of heads stay as they are.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,13 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from quant import processes
-from quant.arith import INT8_MAX, INT8_MIN
 from quant.fake import ActivationQuantizer, ElementwiseAdd, QuantConv2d, QuantTensor
+from quant.observer import rounding_errors, sample_of
 from quant.params import ACTIVATION_SHIFT_MAX, ACTIVATION_SHIFT_MIN
 
 PARTS = 8  # candidates for a scale in every octave
 OCTAVES = ACTIVATION_SHIFT_MAX - ACTIVATION_SHIFT_MIN + 1
-SAMPLE = 16384  # values looked at per tensor and batch
 UNCHANGED = 0.01  # of the largest value: rounding errors are below, a factor that nobody takes back is above
 
 Outputs = dict[str, Tensor]
@@ -43,12 +43,10 @@ def fit_ranges(network: nn.Module, run: Callable[[Any], Outputs], batches: Itera
     `run` returns the network's outputs. Where they would not stay the same, because some part does more with an
     activation than convolving and adding, everything is left as it was. Returns a line for the user.
     """
-    errors: dict[ActivationQuantizer, Tensor] = {}
     pictures = iter(batches)
     first = next(pictures)
-    with _grouping(network) as groups, _measuring(network, errors):
+    with _grouping(network) as groups, _measuring(network) as errors:
         before = run(first)
-    with _measuring(network, errors):
         for batch in pictures:
             run(batch)
     found = list({id(group): group for group in groups.values()}.values())
@@ -56,9 +54,9 @@ def fit_ranges(network: nn.Module, run: Callable[[Any], Outputs], batches: Itera
     saved = {name: value.clone() for name, value in network.state_dict().items()}
     for group, factor in zip(found, factors, strict=True):
         for unit in group.makers:
-            unit.rescale(source=1.0, output=factor)
+            unit.rescale(output=factor)
         for unit in group.readers:
-            unit.rescale(source=factor, output=1.0)
+            unit.rescale(source=factor)
     after = run(first)
     moved = torch.stack([(after[name] - value).abs().max() / value.abs().max() for name, value in before.items()])
     if processes.greatest(moved.max()) > UNCHANGED:  # all processes do the same
@@ -101,25 +99,24 @@ def _grouping(network: nn.Module) -> Iterator[dict[ActivationQuantizer, _Group]]
 
 
 @contextmanager
-def _measuring(network: nn.Module, errors: dict[ActivationQuantizer, Tensor]) -> Iterator[None]:
-    """Within it forward passes add to the dictionary: for every tensor the squared error of each candidate for its
-    scale, 2^-(least shift + k / PARTS), relative to the tensor's own square.
+def _measuring(network: nn.Module) -> Iterator[dict[ActivationQuantizer, Tensor]]:
+    """Within it forward passes fill the dictionary: for every tensor the squared error of each candidate for its scale,
+    2^-(least shift + k / PARTS), relative to the tensor's own square, added up over the passes.
     """
-    shifts = torch.arange(PARTS * OCTAVES, dtype=torch.float64) / PARTS + ACTIVATION_SHIFT_MIN
-    steps = torch.exp2(-shifts).float()[:, None]
+    errors: dict[ActivationQuantizer, Tensor] = {}
+    passes: Counter[ActivationQuantizer] = Counter()
+    scales = torch.exp2(torch.arange(PARTS * OCTAVES, dtype=torch.float64) / PARTS + ACTIVATION_SHIFT_MIN).float()
 
     def after(unit: nn.Module, inputs: tuple[Any, ...], output: QuantTensor) -> None:
         assert isinstance(unit, ActivationQuantizer)
-        values = output.value.float().flatten()
-        values = values[:: max(1, values.numel() // SAMPLE)]
-        grids = steps.to(values.device)
-        rounded = (values / grids).round_().clamp_(INT8_MIN, INT8_MAX).mul_(grids)
+        values = sample_of(output.value, passes[unit])
         power = values.square().mean().clamp_min(torch.finfo(torch.float32).tiny)
-        relative = (rounded - values).square_().mean(dim=1) / power
+        relative = rounding_errors(values, scales[:, None].to(values.device)) / power
         errors[unit] = errors.get(unit, torch.zeros(())) + processes.mean(relative)
+        passes[unit] += 1
 
     with _hooks(network, ActivationQuantizer, after):
-        yield
+        yield errors
 
 
 @contextmanager
