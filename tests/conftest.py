@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import tvm  # noqa: F401  # the whole of it: a test that runs a model first would load the runtime library alone
 
 import train  # noqa: F401  # before torch, which reads then how long its threads may spin
 

@@ -114,7 +114,11 @@ with open("/proc/self/maps") as maps:
 
 def test_a_fresh_process_loads_the_runtime_library_alone(library: Path, repository: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "TVM_USE_RUNTIME_LIB"}
-    subprocess.run([sys.executable, "-c", LIGHT_START, str(library)], cwd=repository, env=environment, check=True)
+    command = [sys.executable, "-c", LIGHT_START, str(library)]
+    subprocess.run(command, cwd=repository, env=environment, check=True)
+    command[2] += "import compile"
+    late = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, check=False)
+    assert "import `compile` before the first model is loaded" in late.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
