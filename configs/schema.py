@@ -57,7 +57,8 @@ class Env(Frozen):
     seed: NotNegative = 1
     log_every: Positive = 10
     float_precision: Literal["float32", "bfloat16"] = "float32"
-    """Of kFloatTraining only: fake-quantized training is always float32, or its sums would not be exact."""
+    """Of kFloatTraining only, and where the processor has it: fake-quantized training is always float32, or its sums
+    would not be exact."""
     shifts: Literal["observed", "learned"] = "observed"
     """Of activations inside the network: those that moving averages find best, or thresholds trained by gradients."""
 

@@ -23,12 +23,13 @@ def version_of(package: str) -> str | None:
         return None
 
 
-def note_circumstances(path: Path, step: int, *, seed: int, ctx: str) -> None:
+def note_circumstances(path: Path, step: int, *, seed: int, ctx: str, bfloat16: bool) -> None:
     """Notes those of `step` in the file, in place of those of the same step that an earlier call noted."""
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     known[PREFIXES[step]] = {
         "seed": seed,
         "ctx": ctx,
+        "precision": "bfloat16" if bfloat16 else "float32",
         "threads": torch.get_num_threads(),
         "processor": processor_name(),
         "cores": os.cpu_count(),

@@ -8,7 +8,10 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 
+from runtime.processor import processor_flags
 from train.errors import TrainError
+
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # processors without any of them take ten times as long, not half
 
 
 def make_fabric(ctx: str, *, bfloat16: bool) -> Fabric:
@@ -29,6 +32,11 @@ def make_fabric(ctx: str, *, bfloat16: bool) -> Fabric:
         there = f"GPUs 0 to {count - 1}" if count else "no GPU"
         raise TrainError(f"--ctx {ctx}: this machine has {there}, and each is named once; use --ctx cpu or others")
     return _fabric("cuda", devices, precision)
+
+
+def has_bfloat16(ctx: str) -> bool:
+    """Whether the devices of `ctx` multiply in bfloat16 themselves."""
+    return torch.cuda.is_bf16_supported() if not ctx.startswith("cpu") else bool(processor_flags() & BFLOAT16_FLAGS)
 
 
 def _fabric(accelerator: str, devices: int | list[int], precision: Any) -> Fabric:

@@ -10,7 +10,7 @@ from quant.fake import use_exact_convolutions
 from runtime.files import write_atomically
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.circumstances import note_circumstances
-from train.devices import make_fabric
+from train.devices import has_bfloat16, make_fabric
 from train.engines import load_predictor
 from train.export import export_onnx
 from train.feed import Feed
@@ -47,7 +47,8 @@ def train_step(request: Request) -> None:
     use_exact_convolutions()
     torch.set_num_threads(config.common.threads)
     settings = config.solver[step]
-    bfloat16 = settings.mode == "kFloatTraining" and config.env.float_precision == "bfloat16"
+    wanted = settings.mode == "kFloatTraining" and config.env.float_precision == "bfloat16"
+    bfloat16 = wanted and has_bfloat16(request.ctx)
     fabric = make_fabric(request.ctx, bfloat16=bfloat16)
     fabric.launch()
     mine = identity(config, pipeline_test=request.pipeline_test, seed=request.seed, init=request.init)
@@ -74,7 +75,7 @@ def train_step(request: Request) -> None:
         if state == "fresh":
             run.clear(step)
             write_atomically(run.folder / "config.json", (config.resolved() + "\n").encode())
-        note_circumstances(run.folder / "run.json", step, seed=request.seed, ctx=request.ctx)
+        note_circumstances(run.folder / "run.json", step, seed=request.seed, ctx=request.ctx, bfloat16=bfloat16)
     reporter = Reporter(
         plan,
         0 if start is None else int(start.progress["iteration"]),
@@ -84,6 +85,8 @@ def train_step(request: Request) -> None:
         quiet=request.quiet or not fabric.is_global_zero,
     )
     reporter.say(_headline(prepared, plan.iterations, run, start))
+    if wanted and not bfloat16:
+        reporter.say("this processor has no bfloat16: trains in float32")
     if begun_with:
         reporter.say(begun_with)
     facts = {

@@ -5,7 +5,7 @@ Step 0 in plain float, so that what quantization costs can be read off: it is th
 
 from . import training
 
-ENV = {**training.ENV, "float_precision": "bfloat16"}  # step 0 in half the time
+ENV = {**training.ENV, "float_precision": "bfloat16"}  # step 0 in half the time, where the processor has it
 
 SOLVER = [
     {

@@ -93,6 +93,7 @@ def test_augmentation_is_a_function_of_its_draw_and_keeps_boxes_on_the_pixels() 
         once, again = augment(sample, draw), augment(sample, draw)
         assert np.array_equal(once.picture, again.picture)
         assert once.picture.shape == (96, 128, 3)
+        assert (once.picture[once.masks["s"] == 255] == 128).all(), "padding has been coloured"
         pictures.add(once.picture.tobytes())
         if len(once.boxes["d"].boxes):
             assert np.abs(once.boxes["d"].boxes[0] - bounds(once.masks["s"])).max() <= 1

@@ -140,8 +140,10 @@ class Augment:
         top = int(top_at * (max(0, height - self._crop_hw[0]) + 1))
         left = int(left_at * (max(0, width - self._crop_hw[1]) + 1))
         sample = crop(sample, top, left, self._crop_hw)
+        widths = (settings.brightness, settings.contrast, settings.saturation)
+        factors = [1 + half * (2 * at - 1) for half, at in zip(widths, colour_at, strict=True)]
+        shown = sample.picture[: height - top, : width - left]  # padding keeps its colour
+        shown[:] = change_colours(shown, *factors)
         if flip_at < settings.flip_probability:
             sample = flip(sample)
-        widths = (settings.brightness, settings.contrast, settings.saturation)
-        brightness, contrast, saturation = (1 + half * (2 * at - 1) for half, at in zip(widths, colour_at, strict=True))
-        return Sample(change_colours(sample.picture, brightness, contrast, saturation), sample.boxes, sample.masks)
+        return sample
