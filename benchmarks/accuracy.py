@@ -24,6 +24,7 @@ from phases import REPOSITORY, Clock, command, headline, train
 from configs import Config, load
 from configs.task import DetectionTask, FolderSource, SegmentationTask
 from train import evaluate
+from train.data import generate
 from train.data.folder import ANNOTATIONS
 from train.engines import load_predictor
 from train.loop import Interrupted
@@ -36,7 +37,7 @@ HELD_OUT = 3  # comma10k frames of the eleven here that are for validation
 CAMVID, COMMA10K, SCENES, ALL = "CamVid", "comma10k", "scenes", "all"
 SETS = {CAMVID: "camvid", COMMA10K: "comma10k", SCENES: "scenes"}  # folders in DATA
 SCENE_SEEDS = {"train": (1_000_000, 1800), "val": (2_000_000, 1000)}  # the first one's, and how many
-JUDGED_ON = {"seg_default": CAMVID}  # every other task: the scenes
+JUDGED_ON = (SCENES, ALL)  # whichever a task is validated on
 TESTED = 2  # pictures of every set in a pipeline test
 LIMIT, LEAST_MIOU, LEAST_GAIN = 100.0, 48.0, -0.5  # minutes, percent, points
 
@@ -62,12 +63,15 @@ def convert(source: Path) -> None:
 
 
 def draw_scenes() -> None:
-    """Embedded scenes into DATA: drawing them takes longer than reading them."""
+    """Embedded scenes into DATA: drawing them takes longer than reading them. SystemExit if others are there."""
     for split, (seed, count) in SCENE_SEEDS.items():
         target = DATA / "scenes" / split
         if not (target / ANNOTATIONS).is_file():
             arguments = ("--out", target, "--seed", seed, "--count", count, "--source-hw", "360x480")
             command("train.data.generate", *arguments)
+        images = json.loads((target / ANNOTATIONS).read_text())["images"]
+        if (len(images), images[0]["file_name"]) != (count, f"{generate.stem_of(seed)}.png"):
+            raise SystemExit(f"{target}: these are not the {count} scenes from seed {seed} on; delete the folder")
 
 
 def train_on_in_float(config: Config, run: Path, clock: Clock, *, pipeline_test: bool) -> Path:
@@ -76,10 +80,9 @@ def train_on_in_float(config: Config, run: Path, clock: Clock, *, pipeline_test:
     first = steps[0].model_copy(update={"mode": "kFloatTraining", "epochs": sum(entry.epochs for entry in steps)})
     further = config.model_copy(update={"solver": (first, *config.solver[1:])})
     folder, init = run / "float", Run(run).last(0)
-    if not Run(folder).export(0).is_file():
-        with clock.phase("float, further"):
-            seed = config.env.seed
-            train_step(Request(further, 0, folder, pipeline_test, "cpu", resume=True, seed=seed, init=init))
+    with clock.phase("float, further"):
+        seed = config.env.seed
+        train_step(Request(further, 0, folder, pipeline_test, "cpu", resume=True, seed=seed, init=init))
     return Run(folder).export(0)
 
 
@@ -106,9 +109,9 @@ def validated_on(task: DetectionTask | SegmentationTask) -> list[Path]:
 
 
 def judged(results: dict[str, Any], config: Config) -> dict[str, float | None]:
-    """The number that each task of a model is judged by, under the names of task and set."""
-    sets = {task.name: JUDGED_ON.get(task.name, SCENES) for task in config.tasks}
-    return {f"{name}, {judged_on}": headline(results[judged_on][name]) for name, judged_on in sets.items()}
+    """The numbers that the tasks of a model are judged by, under the names of task and set."""
+    pairs = [(task.name, name) for task in config.tasks for name in JUDGED_ON if task.name in results[name]]
+    return {f"{task}, {name}": headline(results[name][task]) for task, name in pairs}
 
 
 def verdict(results: dict[str, Any], clock: Clock, config: Config, *, limit: float | None) -> list[str]:
@@ -158,7 +161,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="F", help="write the metrics to this file, too")
     options = parser.parse_args(arguments)
     name = "accuracy-night" if options.night else "accuracy"
-    file, run = NIGHT if options.night else CONFIG, (options.out or REPOSITORY / "runs" / name).resolve()
+    folder = f"{name}-test" if options.pipeline_test else name
+    file, run = NIGHT if options.night else CONFIG, (options.out or REPOSITORY / "runs" / folder).resolve()
     source = Path(os.environ.get("BITROAD_DATA", REPOSITORY.parent / "shared/data"))
     if not (source / "camvid").is_dir() or not (source / "comma10k").is_dir():
         parser.error(f"{source}: no camvid and comma10k there; set BITROAD_DATA to the folder that holds them")
@@ -182,6 +186,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except Interrupted as stop:
-        print(f"\nstopped; all is saved in {stop}. Call it again to go on", file=sys.stderr)
+    except (Interrupted, KeyboardInterrupt):
+        print("\nstopped; call it again to go on", file=sys.stderr)
         sys.exit(130)

@@ -16,7 +16,7 @@ KEPT = ("results.csv", "results.png", "run.json")
 
 def page(config: Config, results: dict[str, Any], clock: Clock, name: str, *, scenes: int) -> str:
     """The text of docs/NAME.md; `scenes`: how many there are for validation."""
-    settings = config.solver
+    iterations = ", ".join(str(entry.epochs * entry.iterations_per_epoch) for entry in config.solver[:3])
     lines = [
         "# Accuracy: float, step 2, step 3",
         "",
@@ -28,10 +28,9 @@ def page(config: Config, results: dict[str, Any], clock: Clock, name: str, *, sc
         "",
         "- **Data.** CamVid's 367 training frames of 360x480 (segmentation; boxes by connected components), 8 frames "
         "of comma10k (lines), embedded scenes of the same size. Nothing was pretrained.",
-        f"- **Step 2, step 3.** Step 0 is plain float training, steps 1 and 2 quantization training: "
-        f"{', '.join(str(entry.epochs) for entry in settings[:3])} epochs of {settings[0].iterations_per_epoch} "
-        "iterations. Step 3 is the compiled int8 model; its numbers equal step 2's to the last digit, which "
-        "the command checks, and its outputs on CamVid's validation frames element by element.",
+        "- **Step 2, step 3.** Step 0 is plain float training, steps 1 and 2 quantization training: "
+        f"{iterations} iterations. Step 3 is the compiled int8 model; its numbers equal step 2's to the last digit, "
+        "which the command checks, and its outputs on CamVid's validation frames element by element.",
         "- **Float.** Step 0 trained on in float, with step 1's settings, for as many iterations as steps 1 and 2.",
         "- **Metrics**, in percent. CamVid: its 101 validation frames, one confusion matrix over all pixels at the "
         "labels' own resolution, 11 classes, void left out. They flatter: one drive stands on both sides of the split. "

@@ -3,15 +3,17 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from train.run import Run
+from runtime.files import write_atomically
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+NOTING_SECONDS = 5.0
 
 
 class Clock:
@@ -24,13 +26,25 @@ class Clock:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Adds the time spent within, whether it ends well or not."""
-        began = time.monotonic()
+        """Adds the time spent within, whether it ends well or not: noted all the time, so that a kill loses none."""
+        before, began, over = self.seconds.get(name, 0.0), time.monotonic(), threading.Event()
+
+        def note() -> None:
+            self.seconds[name] = before + time.monotonic() - began
+            write_atomically(self._file, json.dumps(self.seconds).encode())
+
+        def keep_noting() -> None:
+            while not over.wait(NOTING_SECONDS):
+                note()
+
+        noting = threading.Thread(target=keep_noting, daemon=True)
+        noting.start()
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
-            self._file.write_text(json.dumps(self.seconds))
+            over.set()
+            noting.join()
+            note()
 
     @property
     def minutes(self) -> float:
@@ -48,15 +62,22 @@ def headline(task: dict[str, Any]) -> float | None:
 
 
 def command(module: str, *arguments: object) -> None:
-    """One of the project's own commands, as a user types it. SystemExit with its exit code if it fails."""
-    done = subprocess.run([sys.executable, "-m", module, *map(str, arguments)], cwd=REPOSITORY, check=False)
-    if done.returncode:
-        raise SystemExit(done.returncode)
+    """One of the project's own commands, as a user types it. SystemExit with its exit code if it fails.
+
+    Ctrl-C reaches the command, too, which is given the time to save its work.
+    """
+    with subprocess.Popen([sys.executable, "-m", module, *map(str, arguments)], cwd=REPOSITORY) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            process.wait()
+            raise
+    if code:
+        raise SystemExit(code)
 
 
 def train(config: Path, run: Path, clock: Clock, *more: object) -> None:
-    """Trains steps 0 to 2 in `run`, each continued where it stopped; one that is finished takes no time."""
+    """Trains steps 0 to 2 in `run`, each continued where it stopped. What another config began there is refused."""
     for step in range(3):
-        if not Run(run).export(step).is_file():
-            with clock.phase(f"step {step}"):
-                command("train.train", "--config", config, "--step", step, "--out", run, "--resume", *more)
+        with clock.phase(f"step {step}"):
+            command("train.train", "--config", config, "--step", step, "--out", run, "--resume", *more)

@@ -206,8 +206,8 @@ class SegmentationTask(_Task):
     metric: Literal["miou", "lines"]
     """`lines`: mIoU, and F1 and IoU of all classes but the first one, which is the background, taken as one."""
     without: tuple[str, ...] = ()
-    """Classes that data sets know and this task does not: a pixel that may be of one of them, or of others, is of the
-    others."""
+    """Classes that data sets know and this task does not: a pixel of one of them is ignored, one that may be of one of
+    them or of others is of the others."""
     relabel: Relabel | None = None
     post_processing: PixelPostProcessing = PixelPostProcessing()
 

@@ -121,7 +121,7 @@ class StepTrainer:
         return 100.0 * self.waited / max(1e-9, time.monotonic() - self.loop_began)
 
     def _any_process(self, flag: bool) -> bool:
-        """Whether it is true in one of the processes: all of them stop after the same iteration."""
+        """Whether it is true in one of the processes: all of them save or stop after the same iteration."""
         return bool(processes.greatest(torch.tensor(float(flag), device=self.fabric.device)))
 
     def _diverged(self, what: str, losses: Mapping[str, float]) -> TrainError:
@@ -143,7 +143,7 @@ class StepTrainer:
                 row.update(means)
                 append_result(self.run.folder / "results.csv", row)
             self._save(self.run.epoch(self.plan.step, epoch))
-        elif time.monotonic() - self._saved > SAVE_SECONDS:
+        elif self._any_process(time.monotonic() - self._saved > SAVE_SECONDS):
             self._save(self.run.resume(self.plan.step))
 
     def _finish(self) -> None:

@@ -12,6 +12,13 @@ from train.checkpoint import Checkpoint, load_checkpoint
 from train.errors import CheckpointError, TrainError
 
 State = Literal["fresh", "continue", "finished"]
+COMPARED = {  # keys of `identity`, and what a user knows them by
+    "pipeline_test": "--pipeline-test",
+    "seed": "--seed",
+    "config": "config",
+    "processes": "number of processes (--ctx)",
+    "init": "--init",
+}
 DERIVED = ("calibrated", "verify.")  # what later commands make of a step's files; stale once a step starts again
 
 
@@ -72,9 +79,11 @@ class Run:
                 path.unlink()
 
 
-def identity(config: Config, *, pipeline_test: bool, seed: int, init: Path | None = None) -> dict[str, Any]:
-    """What a step's checkpoints must share to be continued: the config's content, the seed, whether it is a test, the
-    content of the file `init` whose weights it began with.
+def identity(
+    config: Config, *, pipeline_test: bool, seed: int, processes: int, init: Path | None = None
+) -> dict[str, Any]:
+    """What a step's checkpoints must share to be continued: the config's content, the seed, whether it is a test, how
+    many processes train together, the content of the file `init` whose weights it began with.
 
     Of the content not what decides on speed and output only, so that a run short of memory can go on with less.
     """
@@ -86,7 +95,13 @@ def identity(config: Config, *, pipeline_test: bool, seed: int, init: Path | Non
         del task["post_processing"]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     begun_with = None if init is None else hashlib.sha256(init.read_bytes()).hexdigest()
-    return {"config": digest, "pipeline_test": pipeline_test, "seed": seed, "init": begun_with}
+    return {
+        "config": digest,
+        "pipeline_test": pipeline_test,
+        "seed": seed,
+        "processes": processes,
+        "init": begun_with,
+    }
 
 
 def enter(run: Run, step: int, mine: dict[str, Any], *, resume: bool) -> tuple[State, Checkpoint | None]:
@@ -105,8 +120,7 @@ def enter(run: Run, step: int, mine: dict[str, Any], *, resume: bool) -> tuple[S
             f"{run.folder}: step {step} is {state} here; continue with --resume, give another folder with --out, "
             f"or delete {', '.join(f'{prefix}-*' for prefix in PREFIXES[step:3])}"
         )
-    compared = {"pipeline_test": "--pipeline-test", "seed": "--seed", "config": "config", "init": "--init"}
-    for key, what in compared.items():
+    for key, what in COMPARED.items():
         if theirs.get(key) != mine.get(key):
             raise TrainError(
                 f"{run.folder}: step {step} was begun with another {what}; --resume needs the same one "

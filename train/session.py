@@ -22,6 +22,7 @@ from train.run import Run, enter, identity, previous_checkpoint
 from train.schedule import Plan, make_plan
 from train.steps import Prepared, prepare
 from train.transfer import take_weights
+from train.validation import validation_sets
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,21 @@ def train_step(request: Request) -> None:
     bfloat16 = wanted and has_bfloat16(request.ctx)
     fabric = make_fabric(request.ctx, bfloat16=bfloat16)
     fabric.launch()
-    mine = identity(config, pipeline_test=request.pipeline_test, seed=request.seed, init=request.init)
+    mine = identity(
+        config,
+        pipeline_test=request.pipeline_test,
+        seed=request.seed,
+        processes=fabric.world_size,
+        init=request.init,
+    )
     state, start = enter(run, step, mine, resume=request.resume)
     fabric.barrier()  # every process has looked at the folder before the first one changes it
     if state == "finished":
         _say(request, f"step {step} is finished: {run.last(step)}")
-        if fabric.is_global_zero and not run.export(step).is_file():
-            export_step(config, run, step)
+        if fabric.is_global_zero:
+            _complete(config, run, step)
         return
+    validation_sets(config)  # what is wrong with them is better known before training than after it
     before = previous_checkpoint(run, step, pipeline_test=request.pipeline_test)
     torch.manual_seed(_mix(request.seed, step))
     prepared = prepare(config, step, start=start, before=before)
@@ -105,6 +113,14 @@ def train_step(request: Request) -> None:
     finally:
         reporter.close()
     fabric.barrier()
+
+
+def _complete(config: Config, run: Run, step: int) -> None:
+    """What a finished step's folder still lacks after a kill: the export, then curves and pictures."""
+    if not run.export(step).is_file():
+        export_step(config, run, step)
+    if not run.mosaic(step).is_file():
+        draw_step(config, run, step)
 
 
 def export_step(config: Config, run: Run, step: int) -> str:

@@ -11,7 +11,7 @@ from configs.common import training
 
 from . import det_cyclist_light, det_person, det_rear, det_vehicle_sign, seg_default, seg_lane, utils
 
-_EPOCH = 250  # iterations, a fraction of the scenes: many different ones, each seen a few times
+_EPOCH = 225  # iterations, a fraction of the scenes: many different ones, each seen a few times
 _ADAPTING = {
     "mode": "kTrainingWithoutBN",
     "epochs": 1,

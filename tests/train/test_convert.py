@@ -188,8 +188,12 @@ def test_bdd100k(tmp_path: Path) -> None:
     write_json(tmp_path / "det_val.json", frames)
     lines = [lane("single white", "dashed", (10, 0), (10, 59)), lane("road curb", "solid", (70, 0), (70, 59))]
     lines += [lane("double yellow", "solid", (40, 59), (40, 40), (40, 20), (40, 0), types="LCCC")]
-    crosswalk = lane("crosswalk", "solid", (0, 30), (79, 30))
-    frames = [{"name": "a.jpg", "labels": [*lines, crosswalk]}, {"name": "b.jpg", "labels": None}]
+    crosswalk, stop_line = (
+        lane("crosswalk", "solid", (0, 30), (79, 30)),
+        lane("single white", "solid", (72, 50), (79, 50)),
+    )
+    stop_line["attributes"]["direction"] = "vertical"
+    frames = [{"name": "a.jpg", "labels": [*lines, crosswalk, stop_line]}, {"name": "b.jpg", "labels": None}]
     write_json(tmp_path / "lane_val.json", {"frames": frames})
     mask = np.full(HW, 10, np.uint8)
     mask[40:] = 0
@@ -210,9 +214,11 @@ def test_bdd100k(tmp_path: Path) -> None:
     assert rows(sample.boxes["det_cyclist_light"]) == [(40, 10, 52, 50, 0, True)], "on a motorcycle"
     assert rows(sample.boxes["det_person"]) == [(60, 10, 65, 30, 0, True)]
     found = sample.masks["seg_lane"]
-    assert [found[10, 10], found[10, 40], found[30, 60], found[30, 10], found[10, 70]] == [2, 1, 3, 2, 0]
+    assert [found[10, 10], found[10, 40], found[30, 60], found[30, 10], found[50, 75]] == [2, 1, 3, 2, 3]
+    unknown = [found[10, 70], found[5, 60]]
+    assert unknown == [NONE_OR_OTHER_MARKING] * 2, "a kerb, and the road: BDD100K labels no arrows"
     assert [sample.masks["seg_default"][row, 0] for row in (0, 20, 50)] == [255, SKY, ROAD_OR_MARKING]
-    assert not empty.masks["seg_lane"].any()
+    assert (empty.masks["seg_lane"] == NONE_OR_OTHER_MARKING).all()
     assert all(not len(boxes.boxes) for boxes in empty.boxes.values())
 
 
@@ -254,7 +260,7 @@ def test_coco(tmp_path: Path) -> None:
     assert source[0].boxes["det_cyclist_light"].unlabelled == (0,)
 
 
-def test_coco_with_a_mapping(tmp_path: Path) -> None:
+def test_coco_with_a_mapping(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     coco(tmp_path, [10, 20, 5, 15.5])
     arguments = ["coco", "--images", str(tmp_path / "images"), "--annotations", str(tmp_path / "instances.json")]
     mapping = ["--map", "cat=det_rear/vehicle rear", "--map", "person=none"]
@@ -262,6 +268,26 @@ def test_coco_with_a_mapping(tmp_path: Path) -> None:
     source = FolderSource(tmp_path / "set")
     assert rows(source[0].boxes["det_rear"]) == [(50, 5, 54, 15, 1, False)]
     assert list(source.labels) == ["det_rear"]
+    assert main([*arguments, "--map", "cart=det_rear/vehicle rear", str(tmp_path / "other")]) == 2
+    assert "has no category 'cart', but person, traffic light, cat" in capsys.readouterr().err
+
+
+def test_coco_pictures_of_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coco(tmp_path, [10, 20, 5, 15.5])
+    content = json.loads((tmp_path / "instances.json").read_text())
+    others = [("val/a.jpg", 8), ("train/a.png", 9), ("twice.png", 10), ("twice.png", 11), ("b.png", 12), ("c.png", 12)]
+    for name, number in others:
+        write(tmp_path / "images" / name, PICTURE)
+        content["images"].append({"id": number, "file_name": name})
+    write_json(tmp_path / "instances.json", content)
+    arguments = call("coco", tmp_path / "set", images=tmp_path / "images", annotations=tmp_path / "instances.json")
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert "several images have the id 12" in error
+    assert "several images have the file_name twice.png" in error
+    assert main([*arguments, "--skip-bad"]) == 0
+    source = FolderSource(tmp_path / "set")
+    assert [len(sample.boxes["det_person"].boxes) for sample in source] == [1, 0, 0]
 
 
 def test_voc(tmp_path: Path) -> None:
@@ -275,6 +301,7 @@ def test_voc(tmp_path: Path) -> None:
     assert rows(source[0].boxes["det_person"]) == [(0, 10, 20, 60, 0, True)]
     assert rows(source[0].boxes["det_vehicle_sign"]) == [(0, 10, 20, 60, 0, False)]
     assert source.labels["det_vehicle_sign"].unlabelled == ("traffic sign",)
+    assert "det_cyclist_light" not in source.labels, "VOC has no traffic lights, and does not say where none are"
 
 
 def spoil_mask_value(folder: Path) -> None:
@@ -318,6 +345,24 @@ def test_bad_labels_are_listed_and_skipped_only_if_told_so(
     assert len(FolderSource(tmp_path / "set")) == 1
     assert main(arguments) == 2, "never over a data set"
     assert "there is a data set already" in capsys.readouterr().err
+
+
+def test_what_a_refused_call_left_is_not_taken_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for stem in ("a", "b"):
+        write(tmp_path / f"images/{stem}.jpg", PICTURE)
+    frames = [{"name": "a.jpg", "labels": []}, {"name": "b.jpg", "labels": [box2d("spaceship", 1, 1, 9, 9)]}]
+    write_json(tmp_path / "det.json", frames)
+    write_json(tmp_path / "lanes.json", [{"name": "a.jpg"}, {"name": "b.jpg"}])
+    images, boxes = ("--images", str(tmp_path / "images")), ("--boxes", str(tmp_path / "det.json"))
+    target = tmp_path / "set"
+    assert main(["bdd100k", *images, *boxes, "--lanes", str(tmp_path / "lanes.json"), str(target)]) == 1
+    assert (target / "masks/seg_lane").is_dir()
+    assert main(["bdd100k", *images, *boxes, "--skip-bad", str(target)]) == 0
+    assert "seg_lane" not in FolderSource(target).labels
+    assert sorted(path.name for path in target.iterdir()) == ["annotations.json", "images"]
+    (tmp_path / "own/images").mkdir(parents=True)
+    assert main(["bdd100k", *images, *boxes, "--skip-bad", str(tmp_path / "own")]) == 2
+    assert "own/images: is there already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("bbox", "line"), [([70, 5, 20, 5], "is not within"), ([5, 5, 0, 5], "has no area")])

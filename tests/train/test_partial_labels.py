@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ import torch
 from configs import load
 from configs.schema import Config
 from configs.task import FolderSource as FolderSettings
+from configs.task import SceneSource as SceneSettings
 from configs.task import TaskData
 from train.data.dataset import BoxTargets, Labelled, MaskTargets, TaskDataset, collate
 from train.data.errors import DataError
@@ -96,6 +98,21 @@ def test_a_config_without_one_of_the_classes_sees_the_others(config: Config, fol
     without = lane.model_copy(update={"classes": fewer, "without": ("dashed line",)})
     source = Labelled(FolderSettings(kind="folder", path=str(folder)), {"seg_lane": without})
     assert source.either == {"seg_lane": {254: (1,)}}
+
+
+def test_pixels_of_a_class_that_the_config_is_without_are_ignored(config: Config, folder: Path) -> None:
+    lane = config.task("seg_lane")
+    fewer, entry = lane.classes[:3], FolderSettings(kind="folder", path=str(folder))
+    mask = np.zeros(HW, np.uint8)
+    mask[10:20] = 3
+    cv2.imwrite(str(folder / "masks/seg_lane/a.png"), mask)
+    with pytest.raises(DataError, match="holds class 3, the config has 3 classes"):
+        _ = Labelled(entry, {"seg_lane": lane.model_copy(update={"classes": fewer})})[0]
+    without = lane.model_copy(update={"classes": fewer, "without": ("other road marking",)})
+    assert set(np.unique(Labelled(entry, {"seg_lane": without})[0].masks["seg_lane"])) == {0, 255}
+    assert set(np.unique(Labelled(entry, {"seg_lane": lane})[0].masks["seg_lane"])) == {0, 3}
+    scenes = SceneSettings(kind="scenes", seed=1, count=1, sizes=((240, 320),))
+    assert set(np.unique(Labelled(scenes, {"seg_lane": without})[0].masks["seg_lane"])) <= {0, 1, 2, 255}
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from train.checkpoint import Checkpoint, save_checkpoint
 from train.errors import CheckpointError, TrainError
 from train.run import Run, enter, identity, previous_checkpoint
 
-REAL = {"config": "c", "pipeline_test": False, "seed": 1}
-TEST = {"config": "c", "pipeline_test": True, "seed": 1}
+REAL = {"config": "c", "pipeline_test": False, "seed": 1, "processes": 1}
+TEST = {"config": "c", "pipeline_test": True, "seed": 1, "processes": 1}
 
 
 def put(path: Path, iteration: int, who: dict) -> None:
@@ -56,7 +56,13 @@ def test_a_training_is_not_overwritten_but_a_pipeline_test_is(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("change", "named"), [({"seed": 2}, "--seed"), ({"config": "d"}, "config"), ({"pipeline_test": True}, "--pipeline")]
+    ("change", "named"),
+    [
+        ({"seed": 2}, "--seed"),
+        ({"config": "d"}, "config"),
+        ({"pipeline_test": True}, "--pipeline"),
+        ({"processes": 2}, "--ctx"),
+    ],
 )
 def test_another_run_is_not_continued(tmp_path: Path, change: dict, named: str) -> None:
     put(Run(tmp_path).init(0), 0, REAL)
@@ -102,15 +108,15 @@ def test_starting_again_clears_this_step_and_what_came_after(tmp_path: Path) -> 
 def test_identity_follows_the_content_of_the_config(repository: Path) -> None:
     resize = load(repository / "configs/4pe_resize/multitask.py")
     crop = load(repository / "configs/4pe_crop/multitask.py")
-    mine = identity(resize, pipeline_test=False, seed=1)
-    assert mine == identity(resize, pipeline_test=False, seed=1)
-    assert mine["config"] != identity(crop, pipeline_test=False, seed=1)["config"]
+    mine = identity(resize, pipeline_test=False, seed=1, processes=1)
+    assert mine == identity(resize, pipeline_test=False, seed=1, processes=1)
+    assert mine["config"] != identity(crop, pipeline_test=False, seed=1, processes=1)["config"]
 
 
 def test_speed_and_output_may_change_between_two_parts_of_a_run(repository: Path) -> None:
     config = load(repository / "configs/4pe_resize/multitask.py")
-    mine = identity(config, pipeline_test=False, seed=1)
+    mine = identity(config, pipeline_test=False, seed=1, processes=1)
     common = config.common.model_copy(update={"load_threads": 7, "threads": 1, "default_ctx": "0"})
-    assert identity(config.model_copy(update={"common": common}), pipeline_test=False, seed=1) == mine
+    assert identity(config.model_copy(update={"common": common}), pipeline_test=False, seed=1, processes=1) == mine
     common = config.common.model_copy(update={"crop_hw": (256, 256)})
-    assert identity(config.model_copy(update={"common": common}), pipeline_test=False, seed=1) != mine
+    assert identity(config.model_copy(update={"common": common}), pipeline_test=False, seed=1, processes=1) != mine

@@ -122,6 +122,7 @@ class Labelled:
         for name, task in self._tasks.items():
             self._check_classes(name, tuple(entry.name for entry in task.classes))
         self.either: dict[str, Either] = {name: self._indices(name) for name in self._tasks}
+        self._left_out = {name: self._values_without(name) for name in self._tasks}
 
     def __len__(self) -> int:
         return len(self._source)
@@ -131,7 +132,9 @@ class Labelled:
         boxes = {name: entry for name, entry in sample.boxes.items() if name in self._tasks}
         masks = {name: mask for name, mask in sample.masks.items() if name in self._tasks}
         for name, mask in masks.items():
-            self._check_mask(name, mask, index)
+            if self._left_out[name]:
+                masks[name] = np.where(np.isin(mask, self._left_out[name]), np.uint8(IGNORE), mask)
+            self._check_mask(name, masks[name], index)
         return Sample(sample.picture, boxes, masks)
 
     def _check_mask(self, name: str, mask: NDArray[np.uint8], index: int) -> None:
@@ -152,11 +155,19 @@ class Labelled:
                 "give that task other data"
             )
         theirs = known[name].classes
-        if theirs is not None and theirs != ours:
+        without = getattr(self._tasks[name], "without", ())
+        if theirs is not None and (theirs[: len(ours)] != ours or not set(theirs[len(ours) :]) <= set(without)):
             raise DataError(
                 f"{self.where}: the classes of task {name} are {theirs}, the config's are {ours}; "
                 "make names and order equal"
             )
+
+    def _values_without(self, name: str) -> list[int]:
+        """Values of a task's masks behind the config's classes that mean one which the config is `without`."""
+        names = self._source.labels[name].classes or SEGMENTATION_CLASSES.get(name, ())
+        count = len(self._tasks[name].classes)
+        without = getattr(self._tasks[name], "without", ())
+        return [value for value, entry in enumerate(names) if value >= count and entry in without]
 
     def _indices(self, name: str) -> Either:
         """Values of a task's masks that stand for several classes, with the indices of those that the config has."""

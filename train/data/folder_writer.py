@@ -10,16 +10,38 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.files import write_atomically
 from train.data.errors import DataError
 from train.data.folder import ANNOTATIONS
 from train.data.samples import Sample, TaskLabels
-from train.data.storage import IMAGES, MASKS
+from train.data.storage import IMAGES, MASKS, SHARDS
+
+UNFINISHED = ".unfinished"  # a file in the folder of a data set that is being written
 
 
-def refuse_data_set(folder: Path) -> None:
-    """DataError if the folder holds a data set already: none is written over."""
+def begin_data_set(folder: Path) -> None:
+    """Makes the folder ready for a data set, without what an earlier call left unfinished there.
+
+    DataError if it holds a data set already, or files of the same names that are not ours: nothing is written over.
+    """
     if (folder / ANNOTATIONS).exists():
         raise DataError(f"{folder / ANNOTATIONS}: there is a data set already; give another folder or delete it")
+    for part in (IMAGES, MASKS, SHARDS):
+        if (folder / UNFINISHED).exists():
+            shutil.rmtree(folder / part, ignore_errors=True)
+        elif (folder / part).exists():
+            raise DataError(f"{folder / part}: is there already; give another folder for the data set or delete it")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / UNFINISHED).touch()
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
+
+
+def end_data_set(folder: Path, annotations: bytes) -> None:
+    """Writes annotations.json: last and at once, so that a folder that was interrupted is not taken for a data set."""
+    write_atomically(folder / ANNOTATIONS, annotations)
+    (folder / UNFINISHED).unlink(missing_ok=True)
 
 
 class FolderWriter:
@@ -72,11 +94,11 @@ class FolderWriter:
             write_png(self._folder / MASKS / task / f"{stem}.png", mask)
 
     def close(self) -> None:
-        """Writes annotations.json: last, so that a folder that was interrupted is not taken for a data set."""
+        """Writes annotations.json."""
         content: dict[str, Any] = {"images": self._images, "categories": self._categories}
         content |= {"annotations": self._annotations}
         content |= {"mask_values": self._mask_values} if self._mask_values else {}
-        (self._folder / ANNOTATIONS).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        end_data_set(self._folder, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:

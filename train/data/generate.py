@@ -1,8 +1,11 @@
 """`python -m train.data.generate`: embedded scenes as files, a data set in the project's format or pictures alone."""
 
 import argparse
+import multiprocessing
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import starmap
 from pathlib import Path
 
 import cv2
@@ -11,10 +14,11 @@ from rich.progress import track
 
 from train.data.classes import DETECTION_CLASSES
 from train.data.errors import DataError
-from train.data.folder_writer import FolderWriter, refuse_data_set, write_png
-from train.data.samples import TaskLabels
+from train.data.folder_writer import FolderWriter, begin_data_set, write_png
+from train.data.samples import Sample, TaskLabels
 from train.data.scenes import SOURCE_SIZES, render_sample
 
+MANY = 64  # scenes for which it pays to start further processes
 DESCRIPTION = """Draw embedded road scenes: scene i has seed S + i and the i-th of the sizes in turn. Writes images/,
 annotations.json and masks/TASK/ (docs/data.md), or with --only-images just the pictures into DIR."""
 
@@ -51,17 +55,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def generate(out: Path, count: int, seed: int, sizes: Sequence[tuple[int, int]], *, only_images: bool = False) -> None:
     """Writes the scenes. DataError if `out` holds a data set already or cannot be written."""
-    refuse_data_set(out)
+    if not only_images:
+        begin_data_set(out)
     writer = FolderWriter(out, {task: TaskLabels(names) for task, names in DETECTION_CLASSES.items()})
-    for index in track(range(count), description="scenes", console=Console(stderr=True)):
-        sample = render_sample(seed + index, sizes[index % len(sizes)])
-        stem = f"scene_{seed + index:07d}"
+    scenes = [(seed + index, sizes[index % len(sizes)]) for index in range(count)]
+    samples = track(drawn(scenes), description="scenes", console=Console(stderr=True), total=count)
+    for (number, _), sample in zip(scenes, samples, strict=True):
         if only_images:
-            write_png(out / f"{stem}.png", cv2.cvtColor(sample.picture, cv2.COLOR_RGB2BGR))
+            write_png(out / f"{stem_of(number)}.png", cv2.cvtColor(sample.picture, cv2.COLOR_RGB2BGR))
         else:
-            writer.add(stem, sample)
+            writer.add(stem_of(number), sample)
     if not only_images:
         writer.close()
+
+
+def drawn(scenes: Sequence[tuple[int, tuple[int, int]]]) -> Iterator[Sample]:
+    """The scenes of these seeds and sizes in their order; many of them by a process for each processor."""
+    if len(scenes) < MANY:
+        yield from starmap(render_sample, scenes)
+        return
+    with multiprocessing.get_context("spawn").Pool(initializer=_leave_interrupts_to_the_parent) as pool:
+        yield from pool.imap(_render, scenes)
+
+
+def _render(scene: tuple[int, tuple[int, int]]) -> Sample:
+    return render_sample(*scene)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)  # every processor has its process
+
+
+def stem_of(seed: int) -> str:
+    """The name of a scene's files."""
+    return f"scene_{seed:07d}"
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 import argparse
 import io
-import shutil
 import sys
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ from rich.progress import track
 
 from train.data.errors import DataError
 from train.data.folder import ANNOTATIONS, FolderSource
-from train.data.folder_writer import refuse_data_set
+from train.data.folder_writer import begin_data_set, end_data_set
 from train.data.storage import SHARDS
 
 DESCRIPTION = """Pack the pictures and masks of a data set in the project's format (docs/data.md) into tar files of
@@ -46,8 +45,8 @@ def pack(source: Path, target: Path, shard_bytes: int) -> int:
     """Writes the tar files, annotations.json last; returns how many. DataError if a file of `source` is missing, or
     `target` holds a data set already.
     """
-    refuse_data_set(target)
     files = FolderSource(source)
+    begin_data_set(target)
     (target / SHARDS).mkdir(parents=True, exist_ok=True)
     numbers = track(range(len(files)), description="packing", console=Console(stderr=True))
     contents = (entry for number in numbers for entry in files.files_of(number))
@@ -56,7 +55,7 @@ def pack(source: Path, target: Path, shard_bytes: int) -> int:
         with tarfile.open(target / SHARDS / f"{count:05d}.tar", "w", format=tarfile.PAX_FORMAT) as shard:
             left = fill(shard, left, contents, shard_bytes)
         count += 1
-    shutil.copyfile(source / ANNOTATIONS, target / ANNOTATIONS)
+    end_data_set(target, (source / ANNOTATIONS).read_bytes())
     return count
 
 

@@ -14,7 +14,7 @@ from runtime.image import read_picture
 from train.data.convert import bdd100k, camvid, cityscapes, coco, comma10k, voc
 from train.data.convert.labels import Entry, ForeignSet
 from train.data.errors import DataError
-from train.data.folder_writer import FolderWriter, refuse_data_set
+from train.data.folder_writer import FolderWriter, begin_data_set
 from train.data.samples import Boxes, Sample
 
 DESCRIPTION = """Write a public data set in the project's format (docs/data.md): pictures are copied, labels mapped to
@@ -66,7 +66,7 @@ def convert(source: ForeignSet, target: Path, *, skip_bad: bool) -> int:
     """Writes the set, with annotations.json at the end and only if nothing is bad or `skip_bad`. DataError if `target`
     holds a data set already or cannot be written.
     """
-    refuse_data_set(target)
+    begin_data_set(target)
     problems, written = list(source.problems), 0
     writer = FolderWriter(target, source.labels)
     for entry in track(source.entries, description="converting", console=Console(stderr=True)):

@@ -1,7 +1,8 @@
 """BDD100K: boxes (Scalabel's JSON), lane markings (lane_mark's polylines), segmentation (label images of 19 classes).
 
 Each of the three is a set of its own in BDD100K: of the pictures, only those are converted that all that is asked for
-labels. Lanes are drawn as lines of LANE_WIDTH; crosswalks are other markings, kerbs none.
+labels. Lanes are drawn as lines of LANE_WIDTH; crosswalks and lines across the road are other markings, kerbs none.
+Arrows and letters are not labelled: what is no lane is none or other marking.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from train.data.convert.labels import (
     BUILDING_OR_FENCE,
     CYCLIST_BOX,
     LIGHT_BOX,
+    NONE_OR_OTHER_MARKING,
     PERSON_BOX,
     ROAD_OR_MARKING,
     SIGN_BOX,
@@ -91,6 +93,7 @@ BOXES: dict[str, Place] = {
 }
 UNSURE = ("other person", "other vehicle", "trailer")
 RIDERS = {"rider": "rider", "bicycle": "bicycle", "bike": "bicycle", "motorcycle": "motorcycle", "motor": "motorcycle"}
+ACROSS = "vertical"  # to the lane: a line to stop at
 STYLES = {"solid": SOLID_LINE, "dashed": DASHED_LINE}
 LINES = ("double other", "double white", "double yellow", "single other", "single white", "single yellow")
 Objects = Mapping[str, list[dict[str, Any]]]  # by the picture's stem
@@ -116,7 +119,7 @@ def open_set(options: argparse.Namespace) -> ForeignSet:
     if options.lanes:
         objects = read_objects(options.lanes)
         readers.append({stem: partial(read_lanes, found, options.lanes, stem) for stem, found in objects.items()})
-        labels |= mask_labels("seg_lane", [])
+        labels |= mask_labels("seg_lane", [NONE_OR_OTHER_MARKING])
     if options.masks:
         masks = {stem.removesuffix(MASK_SUFFIX): path for stem, path in pictures_by_stem(options.masks).items()}
         readers.append({stem: partial(read_mask, path) for stem, path in masks.items()})
@@ -200,7 +203,7 @@ def read_boxes(objects: list[dict[str, Any]], path: Path, stem: str, hw: tuple[i
 
 def read_lanes(objects: list[dict[str, Any]], path: Path, stem: str, hw: tuple[int, int]) -> Labels:
     """The mask of one picture's markings: crosswalks first, lines over them."""
-    mask = np.full(hw, NO_LINE, np.uint8)
+    mask = np.full(hw, NONE_OR_OTHER_MARKING, np.uint8)
     width = max(1, round(LANE_WIDTH * hw[0]))
     drawn = [(kind_of(entry, path, stem), entry) for entry in objects if is_lane(entry)]
     for kind, entry in sorted(drawn, key=lambda pair: -pair[0]):
@@ -232,7 +235,8 @@ def kind_of(entry: dict[str, Any], path: Path, stem: str) -> int:
     style = str(attributes.get("style") or attributes.get("laneStyle") or "none")
     if category not in LINES or style not in STYLES:
         raise DataError(f"{path}: {stem}: a lane of type '{category}', style '{style}', is none of BDD100K's")
-    return STYLES[style]
+    direction = str(attributes.get("direction") or attributes.get("laneDirection"))
+    return OTHER_MARKING if direction == ACROSS else STYLES[style]
 
 
 def lines_of(entry: dict[str, Any]) -> list[Any]:

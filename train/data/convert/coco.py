@@ -2,8 +2,8 @@
 
 import argparse
 import json
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,32 +29,42 @@ def open_set(options: argparse.Namespace) -> ForeignSet:
         content = json.loads(path.read_text(encoding="utf-8"))
         names = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
         images = {entry["id"]: entry for entry in content["images"]}
+        listed = Counter(entry["id"] for entry in content["images"])
         annotations: dict[Any, list[dict[str, Any]]] = defaultdict(list)
         for entry in content["annotations"]:
             annotations[entry["image_id"]].append(entry)
-        files = {number: options.images / str(entry["file_name"]) for number, entry in images.items()}
+        files = {number: Path(str(entry["file_name"])) for number, entry in images.items()}
     except (OSError, UnicodeDecodeError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{path}: is not in COCO's format ({error!r})") from None
-    mapping = read_places(options.map)
-    places = {number: place for number, name in names.items() if (place := mapping.get(name))}
-    if not places:
-        raise DataError(f"{path}: none of its categories ({', '.join(names.values())}) has a class; give --map")
+    by_name = read_places(options.map, list(names.values()), path)
+    places = {number: by_name[name] for number, name in names.items() if name in by_name}
     problems = [f"{path}: image_id {number} is not among the images" for number in annotations if number not in images]
-    problems += [f"{file}: listed in {path.name}, but not there" for file in files.values() if not file.is_file()]
-    stems = unique_stems(files)
-    entries = [
-        Entry(stems[number], file, partial(read, images[number], annotations[number], places, names, path))
-        for number, file in files.items()
-        if file.is_file()
-    ]
+    problems += [f"{path}: several images have the id {number}" for number, count in listed.items() if count > 1]
+    twice = {file for file, count in Counter(files.values()).items() if count > 1}
+    problems += [f"{path}: several images have the file_name {file}" for file in sorted(twice)]
+    stems, entries = unique_stems(set(files.values())), []
+    for number, file in files.items():
+        if listed[number] > 1 or file in twice:
+            continue  # no one knows which annotations are whose
+        if not (options.images / file).is_file():
+            problems.append(f"{options.images / file}: listed in {path.name}, but not there")
+            continue
+        reader = partial(read, images[number], annotations[number], places, names, path)
+        entries.append(Entry(stems[file], options.images / file, reader))
     return ForeignSet(box_labels(places.values()), entries, problems)
 
 
-def unique_stems(files: Mapping[Any, Path]) -> dict[Any, str]:
-    """A name for every picture: its stem, or with those of its folders where two are equal."""
-    stems = {number: file.stem for number, file in files.items()}
-    if len(set(stems.values())) < len(stems):
-        stems = {number: "_".join(file.with_suffix("").parts[-3:]) for number, file in files.items()}
+def unique_stems(files: Collection[Path]) -> dict[Path, str]:
+    """A name for every picture: its stem, where two are equal with its folders, and if need be with its suffix."""
+    ways: list[Callable[[Path], str]] = [
+        lambda file: file.stem,
+        lambda file: "_".join(file.with_suffix("").parts),
+        lambda file: "_".join(file.parts).replace(".", "_"),
+    ]
+    for name_of in ways:
+        stems = {file: name_of(file) for file in files}
+        if len(set(stems.values())) == len(stems):
+            break
     return stems
 
 

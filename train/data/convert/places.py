@@ -1,7 +1,8 @@
 """`--map NAME=TASK/CLASS`: which of the project's classes a category of a generic data set is."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 from train.data.classes import DETECTION_CLASSES
 from train.data.convert.labels import LIGHT_BOX, PERSON_BOX, VEHICLE_BOX, Place
@@ -28,10 +29,20 @@ def add_map_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_places(texts: list[str]) -> Mapping[str, Place | None]:
-    """The class by category, None for those to be left out. DataError for what is no mapping."""
-    if not texts:
-        return KNOWN
+def read_places(texts: Sequence[str], present: Collection[str], where: Path) -> dict[str, Place]:
+    """The class of each of the categories `present` that has one. What a set does not have it does not label either.
+
+    DataError for what is no mapping, for one of a category that `where` does not have, and if none has a class.
+    """
+    mapping = _read_map(texts, present, where) if texts else KNOWN
+    places = {name: place for name in present if (place := mapping.get(name))}
+    if not places:
+        raise DataError(f"{where}: none of its categories ({', '.join(present)}) has a class; give --map")
+    return places
+
+
+def _read_map(texts: Sequence[str], present: Collection[str], where: Path) -> Mapping[str, Place | None]:
+    """What `--map` says, None for what is to be left out."""
     places: dict[str, Place | None] = {}
     for text in texts:
         name, equals, target = text.partition("=")
@@ -43,4 +54,6 @@ def read_places(texts: list[str]) -> Mapping[str, Place | None]:
         else:
             known = ", ".join(f"{task}/{of}" for task, names in DETECTION_CLASSES.items() for of in names)
             raise DataError(f"--map {text}: give NAME=TASK/CLASS, with one of {known}, or NAME={NOTHING}")
+        if name not in present:
+            raise DataError(f"--map {text}: {where} has no category '{name}', but {', '.join(present)}")
     return places

@@ -4,7 +4,8 @@ VOC counts pixels from 1 and both edges belong to the box.
 """
 
 import argparse
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
@@ -37,9 +38,23 @@ def open_set(options: argparse.Namespace) -> ForeignSet:
     if not options.annotations.is_dir():
         raise DataError(f"{options.annotations}: no such folder")
     files = {path.stem: path for path in sorted(options.annotations.glob("*.xml"))}
-    places = {name: place for name, place in read_places(options.map).items() if place}
+    places = read_places(options.map, names_in(files.values()), options.annotations)
     entries, problems = paired(pictures, files, partial(read, places=places))
     return ForeignSet(box_labels(places.values()), entries, problems)
+
+
+def names_in(files: Iterable[Path]) -> list[str]:
+    """The names of all objects. A file that is no XML has none; reading its labels says so."""
+    names = set()
+    for path in files:
+        with contextlib.suppress(OSError, ElementTree.ParseError):
+            names |= {name_of(entry) for entry in ElementTree.parse(path).getroot().iter("object")}
+    return sorted(names)
+
+
+def name_of(entry: ElementTree.Element) -> str:
+    """An object's category."""
+    return (entry.findtext("name") or "").strip()
 
 
 def read(path: Path, hw: tuple[int, int], places: Mapping[str, Place]) -> Labels:
@@ -53,7 +68,7 @@ def read(path: Path, hw: tuple[int, int], places: Mapping[str, Place]) -> Labels
         raise DataError(f"{path}: is of {' x '.join(map(str, size))} pixels (h x w), its picture {hw[0]} x {hw[1]}")
     labels = Labels({task: [] for task, _ in places.values()})
     for entry in root.iter("object"):
-        name = (entry.findtext("name") or "").strip()
+        name = name_of(entry)
         if name not in places:
             continue
         try:
