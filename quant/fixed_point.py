@@ -69,13 +69,8 @@ def common_multipliers(ratios: Sequence[Fraction]) -> tuple[tuple[int, ...], int
     return tuple(round(entry * (1 << n)) for entry in ratios), n
 
 
-def scaled_sum(tensors: Sequence[Int8], ratios: Sequence[Fraction]) -> Int8:
-    """Σ q_i · ratio_i -> int8, rounded once. Shapes are equal; ratio_i is the input's scale over the output's."""
-    return scale_sum(tensors, *common_multipliers(ratios))
-
-
 def scale_sum(tensors: Sequence[Int8], m: Sequence[int], n: int) -> Int8:
-    """Σ q_i · m_i / 2^n -> int8, rounded once."""
+    """Σ q_i · m_i / 2^n -> int8, rounded once. Shapes are equal; m and n are those of `common_multipliers`."""
     total = np.sum([x.astype(np.int64) * factor for x, factor in zip(tensors, m, strict=True)], axis=0)
     return saturate(_divide(total, n)).astype(np.int8)
 

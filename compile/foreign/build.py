@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import tvm
 from numpy.typing import NDArray
 from rich.console import Console
@@ -14,7 +15,7 @@ from rich.table import Table
 
 from compile.errors import CompileError
 from compile.foreign import reference
-from compile.foreign.model import ForeignModel, read_foreign
+from compile.foreign.model import read_foreign
 from compile.foreign.network import Network, Output
 from compile.foreign.operators import read_network
 from compile.foreign.relax_writer import to_relax
@@ -36,13 +37,14 @@ def build_foreign(path: Path, folder: Path, target: Target, console: Console) ->
     if target.is_foreign:
         raise CompileError(f"--target {target.name}: a foreign model is built for this machine only; use native")
     find_compiler()
+    session = open_session(model.proto, float_kernels(), where=str(path))
     console.print(f"{path}: {len(network.layers)} layers, input {network.input_name} {network.input_shape}")
     folder.mkdir(parents=True, exist_ok=True)
     library = folder / f"{path.stem}.so"
     try:
         export_library(tvm.compile(to_relax(network), target.llvm()), library)
         manifest_of(network, target, library, path).save(library.with_suffix(".json"))
-        report(model, network, TensorModel(library), console)
+        report(path, session, network, TensorModel(library), console)
     except BaseException:  # Ctrl-C, too: nobody shall run what was not compared
         for file in (library, library.with_suffix(".json")):
             file.unlink(missing_ok=True)
@@ -93,11 +95,12 @@ class Difference:
             self.other_class += int((ours.argmax(axis=1) != theirs.argmax(axis=1)).sum())
 
 
-def report(model: ForeignModel, network: Network, compiled: TensorModel, console: Console) -> None:
+def report(
+    path: Path, session: ort.InferenceSession, network: Network, compiled: TensorModel, console: Console
+) -> None:
     """Compares the compiled model with the reference arithmetic, which it must equal, and with ONNX Runtime's float
     execution of the graph, which it need not. Raises CompileError where it is not the reference.
     """
-    session = open_session(model.proto, float_kernels(), where=str(model.path))
     differences = {entry.name: Difference() for entry in network.outputs}
     for picture in track(inputs(network), description="comparing", total=TRIED, console=console, transient=True):
         ours, exact = compiled.run(picture), reference.run(network, picture)
@@ -105,7 +108,7 @@ def report(model: ForeignModel, network: Network, compiled: TensorModel, console
         for entry, value in zip(network.outputs, theirs, strict=True):
             if not np.array_equal(ours[entry.name], exact[entry.name]):
                 raise CompileError(
-                    f"{model.path}: output {entry.name} of the compiled model is not the reference's; report this model"
+                    f"{path}: output {entry.name} of the compiled model is not the reference's; report this model"
                 )
             differences[entry.name].add(ours[entry.name], value, step_of(network, entry))
     table = Table("output", "elements", "differ", "largest, in steps", "another largest channel")

@@ -16,8 +16,8 @@ from compile.files import first_line
 OLDEST_OPSET = 11  # before it Clip, Pad and Resize meant other things
 SUPPORTED = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "Constant", "Identity", "Conv", "Gemm", "MatMul", "Add", "Mul", "Concat"}
-    | {"AveragePool", "GlobalAveragePool", "MaxPool", "Relu", "Clip", "LeakyRelu", "Sigmoid", "Resize", "Slice", "Pad"}
-    | {"ArgMax", "Flatten", "ReduceMean", "Reshape"}
+    | {"AveragePool", "GlobalAveragePool", "MaxPool", "GlobalMaxPool", "ReduceMean", "Resize", "Slice", "Pad"}
+    | {"Relu", "Clip", "LeakyRelu", "Sigmoid", "ArgMax", "Flatten", "Reshape"}
 )
 
 

@@ -113,10 +113,13 @@ class Slice:
 
 @dataclass(frozen=True)
 class Pad:
-    """Zeros before and after on each of the four axes NHWC."""
+    """The input times m / 2^n; the integer `value` before and after it on each of the four axes NHWC."""
 
     before: tuple[int, int, int, int]
     after: tuple[int, int, int, int]
+    value: int
+    m: int
+    n: int
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ from compile.foreign.network import (
     Nearest2x,
     Network,
     Pad,
+    Pads,
     Pair,
     Slice,
     Sum,
@@ -25,13 +26,23 @@ from compile.foreign.network import (
     Tensor,
 )
 from compile.foreign.products import convolution, linear, pads_of, real_values, times_constant
-from compile.foreign.reader import Reader, Visitor
-from compile.foreign.states import Floats, Largest, Open, Quantized, State, Weights
+from compile.foreign.reader import Reader, Shape, Visitor
+from compile.foreign.states import Floats, Largest, Open, Quantized, State, Weights, on_grid
+from quant.arith import INT8_MAX, INT8_MIN
 from quant.fixed_point import common_multipliers, multiplier, ratio, reals, table
 
 Function = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 EXACT_SHIFT = 16  # of scales that a mean stays an exact rational for: beyond, all is 0 or saturates
 BILINEAR = 16  # the weights of four pixels come in these parts
+SAME = multiplier(Fraction(1))  # of a layer that keeps the scale; exact
+WHOLE_MAP = {"GlobalAveragePool", "GlobalMaxPool", "ReduceMean"}
+HALF_PIXEL = {"half_pixel", "pytorch_half_pixel"}  # they differ where one pixel is made, and twice as many are two
+COPIES = {  # coordinates and nearest_mode of an upsampling by 2 that makes two of every pixel
+    ("asymmetric", "floor"),
+    ("asymmetric", "round_prefer_floor"),
+    ("half_pixel", "round_prefer_floor"),
+    ("pytorch_half_pixel", "round_prefer_floor"),
+}
 
 
 def read_network(model: ForeignModel) -> Network:
@@ -48,66 +59,87 @@ def add(reader: Reader, node: onnx.NodeProto) -> State:
             if state.add_bias is None or not isinstance(other, Floats | Weights):
                 raise reader.model.error(node, f"its input {node.input[place]} is not quantized; quantize it before")
             return state.add_bias(real_values(reader, node, 1 - place).reshape(-1))
-    shape = reader.shape(node.output[0])
-    tensors = [
-        state.tensor if isinstance(state, Quantized) else constant_summand(reader, node, place, shape)
-        for place, state in enumerate(states)
-    ]
-    if tensors[0].shape != tensors[1].shape:
-        raise reader.model.error(
-            node, f"only tensors of one shape can be added, not {tensors[0].shape[1:]} and {tensors[1].shape[1:]}"
-        )
+    flattened = [state.tensor.shape for state in states if isinstance(state, Quantized) and state.flat]
+    shape = flattened[0] if flattened else reader.shape(node.output[0])
+    tensors = [summand(reader, node, place, shape) for place in (0, 1)]
 
     def make(scale: float, clip: Pair) -> Sum:
         return Sum(*common_multipliers([ratio(entry.scale, over=scale) for entry in tensors]), clip)
 
     names = tensors[0].name, tensors[1].name
-    return Open(make, names, shape, name_of(node), may_clip=True)
+    return Open(make, names, shape, name_of(node), may_clip=True, flat=bool(flattened))
 
 
-def constant_summand(reader: Reader, node: onnx.NodeProto, place: int, shape: tuple[int, int, int, int]) -> Tensor:
-    """A summand that the model holds, as a tensor of the sum's shape."""
-    state = reader.state(node, place)
+def summand(reader: Reader, node: onnx.NodeProto, place: int, shape: Shape) -> Tensor:
+    """An input of a sum of that shape NHWC; one that the model holds becomes a layer."""
+    state, of_onnx = reader.state(node, place), reader.model.shapes[node.output[0]]
+    if isinstance(state, Quantized):
+        if reader.model.shapes[node.input[place]] != of_onnx or state.tensor.shape != shape:
+            raise reader.model.error(node, f"only tensors of one shape can be added, {node.input[place]} has another")
+        return state.tensor
     if not isinstance(state, Weights) or state.integers.dtype != np.int8 or state.scale.size != 1:
         raise reader.model.error(node, f"its constant {node.input[place]} is not quantized to int8 with one scale")
     batch, height, width, channels = shape
-    of_onnx = (batch, channels) if len(reader.model.shapes[node.output[0]]) == 2 else (batch, channels, height, width)
     value = np.broadcast_to(state.integers, of_onnx).reshape(batch, channels, height, width).transpose(0, 2, 3, 1)
-    output = Tensor(f"{node.output[0]}:constant", shape, float(state.scale.ravel()[0]))
+    output = Tensor(f"{node.output[0]}:constant{place}", shape, float(state.scale.ravel()[0]))
     return reader.emit(Constant(np.ascontiguousarray(value)), (), output, name_of(node)).tensor
 
 
 def concat(reader: Reader, node: onnx.NodeProto) -> Open:
-    """Over the channels."""
+    """Over the channels. Flattened maps of one size stay maps: channel by channel is the order of their vectors."""
     rank = len(reader.model.shapes[node.output[0]])
     if attributes_of(node)["axis"] % rank != 1:
         raise reader.model.error(node, "only a concat over the channels has an integer form")
-    tensors = [reader.tensor(node, place) for place in range(len(node.input))]
+    states = [reader.quantized(node, place) for place in range(len(node.input))]
+    tensors = [state.tensor for state in states]
+    sizes = sorted({entry.shape[1:3] for entry in tensors})
+    if len(sizes) > 1:
+        raise reader.model.error(
+            node, f"flattened maps of {sizes[0]} and {sizes[1]} cannot be joined; pool them before"
+        )
 
     def make(scale: float, clip: Pair) -> Concat:
         found = [multiplier(ratio(entry.scale, over=scale)) for entry in tensors]
         return Concat(tuple(entry.m for entry in found), tuple(entry.n for entry in found))
 
-    return Open(make, tuple(entry.name for entry in tensors), reader.shape(node.output[0]), name_of(node))
+    shape = (tensors[0].shape[0], *sizes[0], sum(entry.shape[3] for entry in tensors))
+    flat = any(state.flat for state in states)
+    return Open(make, tuple(entry.name for entry in tensors), shape, name_of(node), flat=flat)
 
 
-def cut(reader: Reader, node: onnx.NodeProto) -> Open:
-    """Relu and Clip: part of the layer before, or a table."""
-    low, high = 0.0, np.inf
+def cut(reader: Reader, node: onnx.NodeProto) -> State:
+    """Relu and Clip: part of the layer before, or a table; a Clip of integers is a clamp."""
+    low, high, of_integers = 0.0, np.inf, False
     if node.op_type == "Clip":
         bounds = [reader.constant(node, place) for place in (1, 2)]
         low, high = (
             default if value is None else float(value.ravel()[0])
             for value, default in zip(bounds, (-np.inf, np.inf), strict=True)
         )
+        of_integers = any(value is not None and value.dtype == np.int8 for value in bounds)
     low = min(low, high)  # as ONNX has it, all becomes the larger bound's equal
     state = reader.state(node, 0)
+    if of_integers or isinstance(state, Floats):
+        return clamp(reader, node, low, high)
     if isinstance(state, Open):
         if not state.may_clip:
             raise reader.model.error(node, f"its input {node.input[0]} is not quantized; quantize it before")
         # behind it a bias would be another layer's
         return replace(state, low=min(max(state.low, low), high), high=min(max(state.high, low), high), add_bias=None)
     return unary(reader, node, lambda x: np.clip(x, np.float32(low), np.float32(high)))
+
+
+def clamp(reader: Reader, node: onnx.NodeProto, low: float, high: float) -> State:
+    """Of constants, and of integers before their DequantizeLinear: so Brevitas narrows their range."""
+    state = reader.state(node, 0)
+    if isinstance(state, Floats):
+        return Floats(np.clip(state.values, low, high).astype(state.values.dtype))
+    if isinstance(state, Weights):
+        return replace(state, integers=np.clip(state.integers, low, high).astype(state.integers.dtype))
+    x = reader.quantized(node)
+    kind = Sum((SAME.m,), SAME.n, (int(max(low, INT8_MIN)), int(min(high, INT8_MAX))))
+    output = replace(x.tensor, name=node.output[0])
+    return replace(reader.emit(kind, (x.tensor.name,), output, name_of(node)), flat=x.flat)
 
 
 def leaky_relu(reader: Reader, node: onnx.NodeProto) -> Open:
@@ -133,7 +165,8 @@ def unary(reader: Reader, node: onnx.NodeProto, function: Function) -> Open:
 
 def max_pool(reader: Reader, node: onnx.NodeProto) -> Quantized:
     """On the same scale."""
-    x, (kernel, stride, pads) = reader.tensor(node), window_of(reader, node)
+    x = reader.tensor(node)
+    kernel, stride, pads = window_of(reader, node, x)
     output = Tensor(node.output[0], reader.shape(node.output[0]), x.scale)
     return reader.emit(MaxPool(kernel, stride, pads), (x.name,), output, name_of(node))
 
@@ -146,12 +179,9 @@ def average_pool(reader: Reader, node: onnx.NodeProto) -> Open:
         rank = len(reader.model.shapes[node.input[0]])
         if rank != 4 or axes is None or {int(axis) % rank for axis in axes} != {2, 3}:
             raise reader.model.error(node, "only the mean over rows and columns has an integer form")
-    if node.op_type in ("GlobalAveragePool", "ReduceMean"):
-        kernel, stride, pads = pair(x.shape[1:3]), (1, 1), (0, 0, 0, 0)
-    else:
-        kernel, stride, pads = window_of(reader, node)
-        if any(pads) and not attributes_of(node).get("count_include_pad", 0):
-            raise reader.model.error(node, "at the edges its mean is over fewer values; use count_include_pad = 1")
+    kernel, stride, pads = window_of(reader, node, x)
+    if any(pads) and not attributes_of(node).get("count_include_pad", 0):
+        raise reader.model.error(node, "at the edges its mean is over fewer values; use count_include_pad = 1")
     count = kernel[0] * kernel[1]
 
     def make(scale: float, clip: Pair) -> MeanPool:
@@ -170,8 +200,10 @@ def is_power_of_two(value: Fraction) -> bool:
     return value.numerator & (value.numerator - 1) == 0 and value.denominator & (value.denominator - 1) == 0
 
 
-def window_of(reader: Reader, node: onnx.NodeProto) -> tuple[Pair, Pair, tuple[int, int, int, int]]:
+def window_of(reader: Reader, node: onnx.NodeProto, x: Tensor) -> tuple[Pair, Pair, Pads]:
     """Kernel, stride and pads of a pooling."""
+    if node.op_type in WHOLE_MAP:
+        return pair(x.shape[1:3]), (1, 1), (0, 0, 0, 0)
     values = attributes_of(node)
     if any(size != 1 for size in values.get("dilations", (1, 1))):
         raise reader.model.error(node, "a dilated pooling has no form here")
@@ -185,20 +217,20 @@ def resize(reader: Reader, node: onnx.NodeProto) -> State:
     x, shape, values = reader.tensor(node), reader.shape(node.output[0]), attributes_of(node)
     mode = values.get("mode", "nearest")
     transformation = values.get("coordinate_transformation_mode", "half_pixel")
-    half_pixel = transformation in ("half_pixel", "pytorch_half_pixel")
     nearest = values.get("nearest_mode", "round_prefer_floor")
-    copies = (transformation, nearest) == ("asymmetric", "floor") or (half_pixel and nearest == "round_prefer_floor")
     doubled = shape == (x.shape[0], 2 * x.shape[1], 2 * x.shape[2], x.shape[3])
     scales = reader.constant(node, 2)
-    if scales is not None and scales.size:
-        doubled = doubled and scales.tolist() == [1, 1, 2, 2]
-    if doubled and mode == "nearest" and copies:
+    if scales is not None and scales.size:  # sizes instead leave no doubt
+        axes = [int(axis) % 4 for axis in values.get("axes", range(4))]
+        factors = dict(zip(axes, scales.tolist(), strict=True))
+        doubled = doubled and {axis: factor for axis, factor in factors.items() if factor != 1} == {2: 2, 3: 2}
+    if doubled and mode == "nearest" and (transformation, nearest) in COPIES:
         return reader.emit(Nearest2x(), (x.name,), Tensor(node.output[0], shape, x.scale), name_of(node))
-    if not (doubled and mode == "linear" and half_pixel):
+    if not (doubled and mode == "linear" and transformation in HALF_PIXEL):
         raise reader.model.error(
             node,
-            f"only upsampling by 2, nearest or bilinear with half-pixel centres, has a form, not {mode} "
-            f"({transformation}) from {x.shape[1:3]} to {shape[1:3]}",
+            f"only upsampling by 2, nearest or bilinear with half-pixel centres, has a form, not mode {mode}, "
+            f"coordinates {transformation}, nearest_mode {nearest}, from {x.shape[1:3]} to {shape[1:3]}",
         )
 
     def make(scale: float, clip: Pair) -> Bilinear2x:
@@ -227,18 +259,35 @@ def cut_out(reader: Reader, node: onnx.NodeProto) -> Quantized:
     return reader.emit(Slice(tuple(begin), tuple(end)), (x.name,), output, name_of(node))  # type: ignore[arg-type]
 
 
-def pad(reader: Reader, node: onnx.NodeProto) -> Quantized:
-    """With zeros."""
-    x, values = rank_4(reader, node), attributes_of(node)
+def pad(reader: Reader, node: onnx.NodeProto) -> State:
+    """With zeros, on the same scale; with another number, which may be none of the input's, on that of its output."""
+    x, mode = rank_4(reader, node), attributes_of(node).get("mode", "constant")
     amounts, value, axes = (reader.constant(node, place) for place in (1, 2, 3))
     assert amounts is not None
     if axes is not None and axes.tolist() != [0, 1, 2, 3]:
         raise reader.model.error(node, "padding of some axes only has no form here; give pads for all four")
-    if values.get("mode", "constant") != "constant" or (value is not None and value.any()) or (amounts < 0).any():
-        raise reader.model.error(node, "only padding with zeros has a form here")
-    before, after = (tuple(int(part[place]) for place in (0, 2, 3, 1)) for part in (amounts[:4], amounts[4:]))
-    output = Tensor(node.output[0], reader.shape(node.output[0]), x.scale)
-    return reader.emit(Pad(before, after), (x.name,), output, name_of(node))  # type: ignore[arg-type]
+    if mode != "constant" or (amounts < 0).any():
+        raise reader.model.error(
+            node, f"only padding with one number has a form here, not {mode} by {amounts.tolist()}"
+        )
+    number = 0.0 if value is None else float(value.item())
+    before, after = nhwc(amounts[:4]), nhwc(amounts[4:])
+    shape = reader.shape(node.output[0])
+    if number == 0:
+        kind = Pad(before, after, 0, SAME.m, SAME.n)
+        return reader.emit(kind, (x.name,), Tensor(node.output[0], shape, x.scale), name_of(node))
+
+    def make(scale: float, clip: Pair) -> Pad:
+        found = multiplier(ratio(x.scale, over=scale))
+        return Pad(before, after, on_grid(number, scale), found.m, found.n)
+
+    return Open(make, (x.name,), shape, name_of(node))
+
+
+def nhwc(values: NDArray[np.int64]) -> Shape:
+    """Four integers in the order NCHW."""
+    batch, channels, height, width = (int(value) for value in values)
+    return batch, height, width, channels
 
 
 def rank_4(reader: Reader, node: onnx.NodeProto) -> Tensor:
@@ -277,6 +326,7 @@ VISITORS: dict[str, Visitor] = {
     "LeakyRelu": leaky_relu,
     "Sigmoid": sigmoid,
     "MaxPool": max_pool,
+    "GlobalMaxPool": max_pool,
     "AveragePool": average_pool,
     "GlobalAveragePool": average_pool,
     "ReduceMean": average_pool,

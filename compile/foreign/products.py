@@ -67,7 +67,7 @@ def linear(reader: Reader, node: onnx.NodeProto) -> Open:
     weights = weights_of(reader, node, 1, axis=0 if transposed else 1)
     if weights.integers.ndim != 2 or len(reader.model.shapes[node.input[0]]) != 2:
         raise reader.model.error(node, "only a vector (1, K) times a matrix has an integer form; flatten before it")
-    x = reader.tensor(node, flat=True)
+    x = reader.quantized(node).tensor
     matrix = weights.integers if transposed else weights.integers.T
     _, height, width, channels = x.shape
     if matrix.shape[1] != height * width * channels:

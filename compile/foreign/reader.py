@@ -76,25 +76,30 @@ class Reader:
             raise self.model.error(node, f"its input {name} is made by nothing")
         return self.states[name]
 
-    def tensor(self, node: onnx.NodeProto, place: int = 0, *, flat: bool = False) -> Tensor:
-        """An input that must be an int8 tensor; a flattened map only if `flat`, since its values lie in another order
-        here than in the ONNX.
-        """
+    def quantized(self, node: onnx.NodeProto, place: int = 0) -> Quantized:
+        """An input that must be an int8 tensor. If `flat`, its values lie in another order here than in the ONNX."""
         state = self.state(node, place)
         if not isinstance(state, Quantized):
             raise self.model.error(
                 node,
                 f"its input {node.input[place]} is not quantized; put a QuantizeLinear and a DequantizeLinear there",
             )
-        if state.flat and not flat and state.tensor.shape[1:3] != (1, 1):
-            raise self.model.error(node, "a flattened map can be read by a matrix product only; flatten after it")
+        return state
+
+    def tensor(self, node: onnx.NodeProto, place: int = 0) -> Tensor:
+        """An input that must be an int8 tensor and no flattened map."""
+        state = self.quantized(node, place)
+        if state.flat and state.tensor.shape[1:3] != (1, 1):
+            raise self.model.error(node, "the values of a flattened map lie in another order here; flatten after it")
         return state.tensor
 
     def constant(self, node: onnx.NodeProto, place: int) -> NDArray[Any] | None:
-        """An input that must be known; None where there is none."""
+        """An input that must be known, its real numbers where it is dequantized; None where there is none."""
         if place >= len(node.input) or not node.input[place]:
             return None
         state = self.state(node, place)
+        if isinstance(state, Weights):
+            return state.integers.astype(np.float32) * by_axis(state.scale, state.axis, state.integers.ndim)
         if not isinstance(state, Floats):
             raise self.model.error(node, f"its input {node.input[place]} is computed; it must be a constant")
         return state.values
@@ -123,8 +128,10 @@ class Reader:
         dtype = self.integer_type(node, zero)
         if dtype == np.uint8:
             raise self.model.error(node, "its type is uint8; quantize to int8, symmetric (zero points 0)")
-        if dtype not in (np.int8, np.int32):
-            raise self.model.error(node, f"its type is {dtype}; only int8, and int32 for biases, have a form here")
+        if dtype != np.int8 and not (dtype == np.int32 and node.op_type == "DequantizeLinear"):
+            raise self.model.error(
+                node, f"its type is {dtype}; quantize to int8, and store biases as int32 behind a DequantizeLinear"
+            )
         if value.ndim > 1 or attributes_of(node).get("block_size", 0):
             raise self.model.error(node, "scales of blocks have no form here; use one, or one for each channel")
         if zero is not None and zero.any():

@@ -115,7 +115,8 @@ def _(kind: Slice, x: Int8) -> Int8:
 
 @compute.register
 def _(kind: Pad, x: Int8) -> Int8:
-    return np.pad(x, list(zip(kind.before, kind.after, strict=True)))
+    widths = list(zip(kind.before, kind.after, strict=True))
+    return np.pad(scale(x, kind.m, kind.n), widths, constant_values=kind.value)
 
 
 @compute.register

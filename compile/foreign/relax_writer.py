@@ -161,7 +161,7 @@ def _(kind: Slice, x: relax.Expr) -> relax.Expr:
 @compute.register
 def _(kind: Pad, x: relax.Expr) -> relax.Expr:
     widths = [size for sides in zip(kind.before, kind.after, strict=True) for size in sides]
-    return op.nn.pad(x, widths, pad_value=0)
+    return op.nn.pad(scaled(x, kind.m, kind.n), widths, pad_value=kind.value)
 
 
 @compute.register

@@ -59,12 +59,12 @@ class Open:
 
     def clip(self, scale: float) -> Pair:
         """The cut on the output's grid: rounding is monotonic, so it may come after it."""
-        low, high = NO_CLIP
-        if np.isfinite(self.low):
-            low = int(np.clip(np.rint(np.float32(self.low) / np.float32(scale)), *NO_CLIP))
-        if np.isfinite(self.high):
-            high = int(np.clip(np.rint(np.float32(self.high) / np.float32(scale)), *NO_CLIP))
-        return low, high
+        return on_grid(self.low, scale), on_grid(self.high, scale)
+
+
+def on_grid(value: float, scale: float) -> int:
+    """The int8 that QuantizeLinear makes of a real number, in float32 as ONNX defines; an infinite one saturates."""
+    return int(np.clip(np.rint(np.float32(value) / np.float32(scale)), *NO_CLIP))
 
 
 @dataclass(frozen=True)

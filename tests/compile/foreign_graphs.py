@@ -45,15 +45,15 @@ class Graph:
         )
 
     def weights(self, shape: Sequence[int], scale: Any, *, dtype: Any = np.int8, axis: int = 0) -> str:
-        """Integers of the model behind a DequantizeLinear."""
+        """Integers of the model behind a DequantizeLinear; `axis` is that of several scales."""
         limit = 100 if dtype in (np.int8, np.uint8) else 2000
         low = 0 if dtype == np.uint8 else -limit
         values = self.rng.integers(low, limit + 1, shape).astype(dtype)
         real = np.asarray(scale, np.float32)
         inputs = [self.constant(values), self.constant(real), self.constant(np.zeros(real.shape, dtype))]
-        return self.node("DequantizeLinear", inputs, axis=axis)
+        return self.node("DequantizeLinear", inputs, **({"axis": axis} if real.ndim else {}))
 
-    def finish(self, path: Path, output: str, *, dynamic: bool = False) -> Path:
+    def finish(self, path: Path, output: str, *, dynamic: bool = False, opset: int = 17) -> Path:
         shape: list[Any] = ["batch", *self.shape[1:]] if dynamic else list(self.shape)
         picture = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
         kinds = {"ArgMax": TensorProto.INT64, "QuantizeLinear": TensorProto.INT8}
@@ -61,7 +61,7 @@ class Graph:
         result = helper.make_tensor_value_info(output, kind, None)
         constants = [numpy_helper.from_array(value, name) for name, value in self.constants.items()]
         graph = helper.make_graph(self.nodes, "foreign", [picture], [result], constants)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
         onnx.save(onnx.shape_inference.infer_shapes(model), str(path))
         return path
 

@@ -98,6 +98,34 @@ def add(g: Graph, x: str, s: float) -> str:
     return g.node("Add", [g.pair(plain(g, x, s), 2 * s), g.pair(conv(g, x, s, kernel=1), s)])
 
 
+def flattened_sum(g: Graph, x: str, s: float) -> str:
+    """Of two maps that were flattened before: the order of a vector is not that of a map here."""
+    other = g.pair(conv(g, x, s, kernel=1, out=6), s)
+    return g.node("Add", [g.node("Flatten", [x]), g.node("Flatten", [other])])
+
+
+def gemm_of_a_flattened_sum(g: Graph, x: str, s: float) -> str:
+    return g.node("Gemm", [g.pair(flattened_sum(g, x, s), 2 * s), g.weights((6 * 9 * 7, 10), s / 8)])
+
+
+def concat_of_flattened_sums(g: Graph, x: str, s: float) -> str:
+    return g.node("Concat", [g.pair(flattened_sum(g, x, s), scale) for scale in (s, 2 * s)], axis=1)
+
+
+def gemm_of_a_flattened_concat(g: Graph, x: str, s: float) -> str:
+    joined = g.pair(concat_of_flattened_sums(g, x, s), 2 * s)
+    return g.node("Gemm", [joined, g.weights((10, 2 * 6 * 9 * 7), np.full(10, s / 8))], transB=1)
+
+
+def add_constant_to_a_flattened_map(g: Graph, x: str, s: float) -> str:
+    return g.node("Add", [g.weights((1, 6 * 9 * 7), s / 2), g.node("Flatten", [x])])
+
+
+def add_constants_to_one(g: Graph, x: str, s: float) -> str:
+    """Two constants are summed first, as layers of their own."""
+    return g.node("Add", [x, g.pair(g.node("Add", [g.weights((1, 6, 1, 1), s / 4), g.weights((1, 6, 9, 7), s)]), s)])
+
+
 def add_constant(g: Graph, x: str, s: float) -> str:
     return g.node("Add", [x, g.weights((1, 6, 1, 1), s / 4)])
 
@@ -130,6 +158,10 @@ def max_pool(g: Graph, x: str, s: float) -> str:
     return g.node("MaxPool", [x], kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 1, 1])
 
 
+def global_max_pool(g: Graph, x: str, s: float) -> str:
+    return g.node("GlobalMaxPool", [g.pair(conv(g, x, s, out=16), 8 * s)])
+
+
 def average_pool(g: Graph, x: str, s: float) -> str:
     return g.node("AveragePool", [x], kernel_shape=[2, 4], strides=[2, 2], pads=[1, 1, 0, 0], count_include_pad=1)
 
@@ -138,6 +170,16 @@ def nearest(g: Graph, x: str, s: float) -> str:
     scales = g.constant(np.float32([1, 1, 2, 2]))
     rule = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     return g.node("Resize", [x, "", scales], **rule)
+
+
+def nearest_by_default(g: Graph, x: str, s: float) -> str:
+    """Without a nearest_mode: a half goes down, which copies, too. Opset 18 may give the two axes alone."""
+    rule = {"coordinate_transformation_mode": "asymmetric", "axes": [3, -2]}
+    return g.node("Resize", [x, "", g.constant(np.float32([2, 2]))], **rule)
+
+
+def bilinear_over_two_axes(g: Graph, x: str, s: float) -> str:
+    return g.node("Resize", [x, "", g.constant(np.float32([2, 2]))], mode="linear", axes=[2, 3])
 
 
 def bilinear(g: Graph, x: str, s: float) -> str:
@@ -152,6 +194,15 @@ def cut(g: Graph, x: str, s: float) -> str:
 
 def pad(g: Graph, x: str, s: float) -> str:
     return g.node("Pad", [x, g.constant(np.int64([0, 1, 0, 2, 0, 0, 3, 1]))])
+
+
+def pad_with_a_number(g: Graph, x: str, s: float) -> str:
+    """The number is none of the input's own integers."""
+    return g.node("Pad", [x, g.constant(np.int64([0, 1, 0, 2, 0, 0, 3, 1])), g.constant(np.float32(0.3))])
+
+
+def pad_with_a_quantized_number(g: Graph, x: str, s: float) -> str:
+    return g.node("Pad", [x, g.constant(np.int64([0, 0, 1, 2, 0, 0, 3, 1])), g.weights((), s / 4)])
 
 
 def change_of_scale(g: Graph, x: str, s: float) -> str:
@@ -173,6 +224,12 @@ OPS: list[Make] = [
     times_a_scalar,
     add,
     add_constant,
+    flattened_sum,
+    gemm_of_a_flattened_sum,
+    concat_of_flattened_sums,
+    gemm_of_a_flattened_concat,
+    add_constant_to_a_flattened_map,
+    add_constants_to_one,
     times_one_number,
     times_channels,
     concat,
@@ -180,20 +237,27 @@ OPS: list[Make] = [
     leaky,
     clip,
     max_pool,
+    global_max_pool,
     average_pool,
     nearest,
+    nearest_by_default,
     bilinear,
+    bilinear_over_two_axes,
     cut,
     pad,
+    pad_with_a_number,
+    pad_with_a_quantized_number,
     change_of_scale,
 ]
-OUT = {"plain": 8, "uneven": 8, "dilated": 8, "gemm": 16, "add": 4, "matmul": 1}  # scale over that of the input
+# scales over that of the input
+OUT = {"plain": 8, "uneven": 8, "dilated": 8, "gemm": 16, "add": 4, "matmul": 1, "global_max_pool": 8}
+OUT |= {"gemm_of_a_flattened_sum": 64, "gemm_of_a_flattened_concat": 64}
 
 
 def graph(make: Make, scale: float, path: Path) -> Path:
     g = Graph()
     out = scale * OUT.get(make.__name__, 2)
-    return g.finish(path, g.pair(make(g, g.pair("x", scale), scale), out))
+    return g.finish(path, g.pair(make(g, g.pair("x", scale), scale), out), opset=18)
 
 
 def compiled(network: Network, picture: np.ndarray) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from torch import Tensor, nn
 
@@ -128,9 +128,40 @@ def quantized(name: str, folder: Path, *, per_channel: bool = True) -> Path:
     """The network of that name with random weights, quantized; the path of the ONNX."""
     torch.manual_seed(7)
     network = NETWORKS[name]().eval()
-    exact, target = folder / f"{name}-float.onnx", folder / f"{name}.onnx"
+    exact = folder / f"{name}-float.onnx"
     example = torch.zeros(1, 3, *HW)
     torch.onnx.export(network, (example,), str(exact), input_names=["x"], output_names=["y"], dynamo=False)
+    return _quantize(exact, folder / f"{name}.onnx", per_channel=per_channel)
+
+
+def quantized_with_pad(value: float, folder: Path) -> Path:
+    """Convolution, ReLU, a Pad that is told its value, convolution, quantized; the path of the ONNX."""
+    rng = np.random.default_rng(7)
+    constants = {
+        "first": rng.normal(0, 0.2, (8, 3, 3, 3)),
+        "second": rng.normal(0, 0.1, (4, 8, 3, 3)),
+        "value": np.array(value),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "first"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Pad", ["b", "amounts", "value"], ["c"]),
+        helper.make_node("Conv", ["c", "second"], ["y"]),
+    ]
+    initializers = [numpy_helper.from_array(entry.astype(np.float32), name) for name, entry in constants.items()]
+    initializers.append(numpy_helper.from_array(np.array([0, 0, 1, 2, 0, 0, 1, 0]), "amounts"))
+    interface = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)]
+        for name, shape in (("x", (1, 3, *HW)), ("y", None))
+    ]
+    graph = helper.make_graph(nodes, "padded", *interface, initializers)
+    exact = folder / f"pad-{value}-float.onnx"
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(onnx.shape_inference.infer_shapes(model), str(exact))
+    return _quantize(exact, folder / f"pad-{value}.onnx", per_channel=True)
+
+
+def _quantize(exact: Path, target: Path, *, per_channel: bool) -> Path:
     quantize_static(
         str(exact),
         str(target),

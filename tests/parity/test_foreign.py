@@ -5,6 +5,7 @@ where the scales are powers of two, and its classes where they are not.
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
@@ -15,7 +16,7 @@ from compile.foreign.operators import read_network
 from runtime.errors import ArtifactError, UsageError
 from runtime.predict import Predictor
 from runtime.tensor_model import TensorModel
-from tests.parity.foreign_models import HW, NETWORKS, pictures, quantized, to_powers_of_two
+from tests.parity.foreign_models import HW, NETWORKS, pictures, quantized, quantized_with_pad, to_powers_of_two
 
 INPUTS = 400
 SAME_CLASS = 0.995
@@ -50,6 +51,20 @@ def test_powers_of_two_are_onnx_runtimes_bits(name: str, folder: Path) -> None:
         assert np.array_equal(found, expected)
         values.update(np.unique(expected).tolist())
     assert len(values) > 15
+
+
+@pytest.mark.parametrize("value", [0.0, 0.7, -1.2])
+def test_a_pad_that_is_told_its_value(value: float, folder: Path) -> None:
+    """ONNX Runtime's quantizer quantizes the value, too, on a scale of its own."""
+    source = quantized_with_pad(value, folder)
+    producers = {name: node.op_type for node in onnx.load(str(source)).graph.node for name in node.output}
+    (pad,) = (node for node in onnx.load(str(source)).graph.node if node.op_type == "Pad")
+    assert producers[pad.input[2]] == "DequantizeLinear"
+    compiled(source)  # any scales: equal to the reference, or it is no model
+    path = to_powers_of_two(source, folder / f"pad-{value}-powers.onnx")
+    model, session = compiled(path), onnx_runtime(path)
+    for picture in pictures(5, seed=2):
+        assert np.array_equal(model.run(picture)["y"], session.run(None, {"x": picture})[0])
 
 
 @pytest.mark.parametrize("per_channel", [True, False], ids=["a scale for each channel", "one scale"])

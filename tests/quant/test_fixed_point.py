@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from quant.arith import add_layer, requantize
 from quant.errors import QuantError
-from quant.fixed_point import LEAST, common_multipliers, multiplier, ratio, reals, scale, scaled_sum, table
+from quant.fixed_point import LEAST, common_multipliers, multiplier, ratio, reals, scale, scale_sum, table
 
 scales = st.floats(2.0**-20, 2.0**4, width=32)
 accumulators = st.integers(-(2**31) + 1, 2**31 - 1)
@@ -40,7 +40,9 @@ def test_powers_of_two_are_the_shift_rule(acc: int, n: int) -> None:
 def test_a_sum_of_powers_of_two_is_the_add_layer(a: int, b: int, a_shift: int, b_shift: int, out_shift: int) -> None:
     ratios = [Fraction(2) ** (out_shift - shift) for shift in (a_shift, b_shift)]
     left, right = (np.array([value], np.int8) for value in (a, b))
-    assert scaled_sum([left, right], ratios) == add_layer(left, a_shift, right, b_shift, out_shift=out_shift)
+    assert scale_sum([left, right], *common_multipliers(ratios)) == add_layer(
+        left, a_shift, right, b_shift, out_shift=out_shift
+    )
 
 
 def test_summands_are_rounded_together() -> None:
@@ -49,8 +51,8 @@ def test_summands_are_rounded_together() -> None:
     factors, n = common_multipliers([Fraction(1, 3), Fraction(1, 6)])
     assert n == 32
     assert abs(Fraction(sum(factors), 1 << n) - Fraction(1, 2)) < Fraction(1, 1 << 31)
-    assert scaled_sum([3 * one, 3 * one], [Fraction(1, 2), Fraction(1, 2)]) == 3
-    assert scaled_sum([one, one], [Fraction(1, 2), Fraction(1, 4)]) == 1
+    assert scale_sum([3 * one, 3 * one], *common_multipliers([Fraction(1, 2), Fraction(1, 2)])) == 3
+    assert scale_sum([one, one], *common_multipliers([Fraction(1, 2), Fraction(1, 4)])) == 1
 
 
 def test_a_mantissa_that_rounds_up_to_the_next_power() -> None:
