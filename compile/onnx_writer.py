@@ -15,7 +15,7 @@ from tvm import relax
 from compile.errors import CompileError
 from compile.files import Parameters
 from compile.graph import Graph
-from compile.rewrite import shape_of
+from compile.rewrite import NEAREST_FLOOR, constant_tuple, resize_rule, shape_of
 
 OPSET = 17
 IR_VERSION = 9
@@ -101,6 +101,7 @@ class _Writer:
             kernel_shape=list(shape_of(call.args[1])[2:]),
             strides=[int(value) for value in attributes.strides],
             pads=[int(value) for value in attributes.padding],
+            dilations=[int(value) for value in attributes.dilation],
             group=int(attributes.groups),
         )
 
@@ -115,14 +116,16 @@ class _Writer:
         self.node("Relu", [self.name(call.args[0])], self.name(var))
 
     def write_resize(self, var: relax.Var, call: relax.Call) -> None:
+        if resize_rule(call) != NEAREST_FLOOR:
+            raise CompileError(f"{var.name}: a Resize of {', '.join(resize_rule(call))} cannot be written as ONNX here")
         scales = [float(after / before) for before, after in zip(shape_of(call.args[0]), shape_of(var), strict=True)]
         scale_name = self.initializer(f"{var.name}.scales", np.array(scales, np.float32))
         rule = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
         self.node("Resize", [self.name(call.args[0]), "", scale_name], self.name(var), **rule)
 
     def write_slice(self, var: relax.Var, call: relax.Call) -> None:
-        height, width = shape_of(var)[2:]
-        values = {"starts": [0, 0], "ends": [height, width], "axes": [2, 3]}
+        axes, starts, ends, steps = (constant_tuple(argument) for argument in call.args[1:5])
+        values = {"starts": starts, "ends": ends, "axes": axes, "steps": steps}
         inputs = [self.initializer(f"{var.name}.{part}", np.array(value, np.int64)) for part, value in values.items()]
         self.node("Slice", [self.name(call.args[0]), *inputs], self.name(var))
 
@@ -135,7 +138,12 @@ class _Writer:
         attributes = {
             "kernel_shape": [int(size) for size in call.attrs.pool_size],
             "strides": [int(size) for size in call.attrs.strides],
+            "pads": [int(size) for size in call.attrs.padding],
+            "ceil_mode": int(call.attrs.ceil_mode),
+            "count_include_pad": int(call.attrs.count_include_pad),
         }
+        if any(int(size) != 1 for size in call.attrs.dilation):
+            raise CompileError(f"{var.name}: an average pooling with dilations cannot be written as ONNX here")
         self.node("AveragePool", [self.name(call.args[0])], self.name(var), **attributes)
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import tvm
 from tvm import relax
 
+NEAREST_FLOOR = ("nearest_neighbor", "asymmetric", "floor")  # the `resize_rule` that copies pixels
+
 
 def substitute(expr: relax.Expr, replacement: Mapping[relax.Var, relax.Expr]) -> relax.Expr:
     """The expression with its variables replaced.
@@ -39,6 +41,21 @@ def bindings_of(function: relax.Function) -> list[relax.VarBinding]:
 def shape_of(expr: relax.Expr) -> tuple[int, ...]:
     """The static shape of a tensor."""
     return tuple(int(size) for size in expr.ty.shape)
+
+
+def constant_tuple(expr: relax.Expr) -> list[int]:
+    """The values of a tuple of literals."""
+    return [int(field.value) for field in expr.fields]
+
+
+def resize_rule(call: relax.Call) -> tuple[str, str, str]:
+    """Method, coordinate transformation and rounding of a call of image.resize2d."""
+    attributes = call.attrs
+    return (
+        str(attributes.method),
+        str(attributes.coordinate_transformation_mode),
+        str(attributes.rounding_method),
+    )
 
 
 def main_function(

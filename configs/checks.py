@@ -12,6 +12,7 @@ def check(config: Config, task_files: list[str]) -> None:
     _patterns_compile(config)
     _task_names_differ(config, task_files)
     _heads_find_their_maps(config, task_files)
+    _geometries_add_up(config)
     _input_has_a_geometry(config)
     _im_hw_belongs_to_detection(config)
 
@@ -65,6 +66,27 @@ def _heads_find_their_maps(config: Config, task_files: list[str]) -> None:
         for stride in wanted:
             if stride not in strides:
                 raise ConfigError(file, key, f"the network has no map at stride {stride}", f"choose among {strides}")
+
+
+def _geometries_add_up(config: Config) -> None:
+    """A picture must become the input exactly: network.md of the design."""
+    for entry in config.common.geometries:
+        rows, columns = entry.pyramid_hw
+        key, size = f"common.geometries.{entry.name}", f"{entry.height}x{entry.width}"
+        if config.common.variant == "resize":
+            height, width = rows - entry.cut_top, columns + entry.pad_right
+            if (entry.height, entry.width) != (height, width):
+                what = f"{size}, but pyramid_hw less cut_top rows and more pad_right columns is {height}x{width}"
+                raise ConfigError(config.file, f"{key}.height, width", what, "make the numbers agree")
+            if entry.cut_left:
+                cure = "delete it: the resize variant keeps every column"
+                raise ConfigError(config.file, f"{key}.cut_left", "not 0", cure)
+        elif entry.pad_right or entry.pyramid_hw != entry.source_hw:
+            what = "the crop variant cuts from the picture as it is"
+            raise ConfigError(config.file, key, what, "make pyramid_hw equal source_hw, and pad_right 0")
+        elif entry.cut_top + entry.height > rows or entry.cut_left != (columns - entry.width) // 2:
+            what = f"{size} at row {entry.cut_top}, column {entry.cut_left} of {rows}x{columns}"
+            raise ConfigError(config.file, key, what, "cut from within the picture, from its middle columns")
 
 
 def _input_has_a_geometry(config: Config) -> None:

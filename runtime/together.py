@@ -39,7 +39,7 @@ class PredictorsTogether:
     """
 
     def __init__(self, predictors: Sequence[Predictor], only: Sequence[str] | None = None) -> None:
-        self.tasks = select_tasks(_all_tasks(predictors), only)
+        self.tasks = select_tasks(_all_tasks(predictors, only), only)
         wanted = [predictor.restricted([task.name for task in self.tasks]) for predictor in predictors]
         self.predictors = tuple(predictor for predictor in wanted if predictor.tasks)
 
@@ -70,11 +70,13 @@ class PredictorsTogether:
         return min(lefts), min(tops), max(rights), max(bottoms)
 
 
-def _all_tasks(predictors: Sequence[Predictor]) -> tuple[Task, ...]:
+def _all_tasks(predictors: Sequence[Predictor], only: Sequence[str] | None) -> tuple[Task, ...]:
+    """Of all predictors. Those of one name must agree if they are wanted."""
     tasks: dict[str, Task] = {}
     for task in (task for predictor in predictors for task in predictor.tasks):
         known = tasks.setdefault(task.name, task)
-        if (known.kind, known.classes) != (task.kind, task.classes):
+        wanted = only is None or task.name in only
+        if wanted and (known.kind, known.classes) != (task.kind, task.classes):
             raise UsageError(
                 f"the models' tasks '{task.name}' differ in their classes: {_names(known)} and {_names(task)}; "
                 "give models of the same task, or leave it out with --tasks"

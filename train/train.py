@@ -9,6 +9,7 @@ from pathlib import Path
 from configs import ConfigError, load
 from configs.schema import PREFIXES
 from quant.errors import QuantError
+from runtime.errors import RuntimeRoomError
 from train.data.errors import DataError
 from train.errors import TrainError
 from train.loop import Interrupted
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             init=options.init,
         )
         train_step(request)
-    except (TrainError, ConfigError, DataError, QuantError) as error:
+    except (TrainError, ConfigError, DataError, QuantError, RuntimeRoomError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:

@@ -25,7 +25,7 @@ from compile.graph import arguments_of
 from compile.importer import constant_value
 from compile.layer_emitter import LayerEmitter
 from compile.layers import AddLayer, AveragePool, ConcatLayer, ConvLayer, Layer, QuantizePixels, Upsample2x
-from compile.rewrite import bindings_of, operator_name, shape_of
+from compile.rewrite import NEAREST_FLOOR, bindings_of, constant_tuple, operator_name, resize_rule, shape_of
 from compile.states import Concatenation, Convolution, Image, Int8, Pool, State, Sum, Upsampled, Weight
 from quant.arith import INPUT_SHIFT, WEIGHT_MAX
 from quant.errors import QuantError
@@ -276,8 +276,8 @@ class _Walk:
         x = self.int8(call.args[0])
         height, width = shape_of(var)[2:]
         doubled = [2 * size for size in shape_of(x.var)[1:3]]
-        rule = (str(call.attrs.method), str(call.attrs.coordinate_transformation_mode), str(call.attrs.rounding_method))
-        if [height, width] != doubled or rule != ("nearest_neighbor", "asymmetric", "floor"):
+        rule = resize_rule(call)
+        if [height, width] != doubled or rule != NEAREST_FLOOR:
             raise CompileError(
                 f"{var.name}: only nearest upsampling by 2 (asymmetric, floor) has an integer form, not {rule}"
             )
@@ -330,11 +330,6 @@ def one_value(name: str, values: object) -> int:
             f"{name}: {sorted(distinct)} differ between the axes; only equal values have an integer form"
         )
     return distinct.pop()
-
-
-def constant_tuple(expr: relax.Expr) -> list[int]:
-    """The values of a tuple of literals."""
-    return [int(field.value) for field in expr.fields]
 
 
 def layer_name(tensor: str) -> str:

@@ -1,8 +1,11 @@
 """Relax to ONNX: what was imported is written again, to the same values under the same names."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from compile.errors import CompileError
 from compile.importer import import_onnx
@@ -42,3 +45,42 @@ def test_writing_is_a_fixed_point() -> None:
 def test_a_batch_norm_cannot_be_written() -> None:
     with pytest.raises(CompileError, match=r"relax\.nn\.batch_norm cannot be written as ONNX; fold it first"):
         written_again(toy_network(batch_norms=ALL))
+
+
+def one_node(kind: str, inputs: dict[str, np.ndarray], **attributes: Any) -> onnx.ModelProto:
+    """A picture through one node."""
+    names = ["image", *inputs] if kind != "Resize" else ["image", "", *inputs]
+    node = helper.make_node(kind, names, ["found"], "it", **attributes)
+    picture = helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, (1, 3, *HW))
+    weights = [onnx.numpy_helper.from_array(value, name) for name, value in inputs.items()]
+    found = helper.make_tensor_value_info("found", onnx.TensorProto.FLOAT, (1, None, None, None))
+    graph = helper.make_graph([node], "one", [picture], [found], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+WEIGHTS = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
+BOUNDS = {name: np.array(value, np.int64) for name, value in {"a": [1, 2], "b": [9, 30], "axes": [2, 3]}.items()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "attributes"),
+    [
+        ("Conv", {"w": WEIGHTS}, {"dilations": [2, 3], "pads": [1, 0, 2, 3], "strides": [2, 1]}),
+        ("Slice", BOUNDS, {}),
+        ("Slice", {**BOUNDS, "steps": np.array([2, 3], np.int64)}, {}),
+        ("AveragePool", {}, {"kernel_shape": [2, 2], "strides": [2, 2], "pads": [1, 1, 0, 0]}),
+        ("AveragePool", {}, {"kernel_shape": [2, 2], "pads": [0, 1, 0, 0], "count_include_pad": 1}),
+        ("AveragePool", {}, {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}),
+    ],
+)
+def test_what_an_operator_says_is_written(kind: str, inputs: dict[str, np.ndarray], attributes: dict[str, Any]) -> None:
+    model, picture = one_node(kind, inputs, **attributes), random_picture(HW, 1)
+    expected, got = (run_onnx(entry, picture)["found"] for entry in (model, written_again(model)))
+    assert expected.shape == got.shape
+    assert np.array_equal(expected, got)
+
+
+def test_another_resize_is_refused_by_name() -> None:
+    scales = {"scales": np.array([1, 1, 2, 2], np.float32)}
+    with pytest.raises(CompileError, match="found: a Resize of linear, half_pixel"):
+        written_again(one_node("Resize", scales, mode="linear"))

@@ -53,11 +53,19 @@ def test_crop_is_resize_without_seg_default_and_smaller_upscale_groups(repositor
     assert crop.input_hw == (512, 1216)
 
 
-@pytest.mark.parametrize("path", [RESIZE, CROP])
-def test_every_geometry_adds_up(repository: Path, path: str) -> None:
-    for geometry in load(repository / path).common.geometries:
-        assert geometry.height <= geometry.pyramid_hw[0] - geometry.cut_top
-        assert geometry.width <= geometry.pyramid_hw[1] - geometry.cut_left + geometry.pad_right
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"cut_left": 32', '"cut_left": 30', r"720x1280: 512x1216 at row 104, column 30 of 720x1280; cut from within"),
+        ('"cut_top": 104', '"cut_top": 304', r"720x1280: 512x1216 at row 304, column 32 of 720x1280; cut from within"),
+        ('"cut_left": 32', '"pad_right": 8', r"720x1280: the crop variant cuts from the picture as it is; make"),
+    ],
+)
+def test_crops_lie_in_the_middle(repository: Path, tmp_path: Path, old: str, new: str, message: str) -> None:
+    folder = Path(shutil.copytree(repository / "configs/4pe_crop", tmp_path / "crop"))
+    edit(folder / "utils.py", old, new)
+    with pytest.raises(ConfigError, match=rf"multitask\.py: common\.geometries\.{message}"):
+        load(folder / "multitask.py")
 
 
 def test_deployment_is_json_with_four_anchored_maps_per_detection(repository: Path) -> None:
@@ -190,6 +198,13 @@ ERRORS = [
         '"name": "940x1824"',
         r"multitask\.py: common\.geometries: two geometries have the same name; rename one",
     ),
+    (
+        "utils.py",
+        '"cut_top": 22',
+        '"cut_top": 21',
+        r"multitask\.py: common\.geometries\.940x1824\.height, width: 448x960, but pyramid_hw .* is 449x960; make",
+    ),
+    ("utils.py", '"cut_top": 22', '"cut_top": 22, "cut_left": 1', r"940x1824\.cut_left: not 0; delete it"),
     ("multitask.py", "import training", "import trainig", r"multitask\.py: line \d+: ImportError"),
     ("multitask.py", "common = utils", "common = (", r"multitask\.py: line \d+: "),
     ("multitask.py", "common = utils", "common = 1 / 0", r"multitask\.py: line \d+: ZeroDivisionError"),

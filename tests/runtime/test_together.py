@@ -122,6 +122,7 @@ def test_other_classes_under_one_name_are_refused(fake_engine, manifest: Manifes
     predictors = [Predictor(fake_engine([]), manifest.input, tasks) for tasks in (manifest.tasks, (other,))]
     with pytest.raises(UsageError, match=r"'seg_bright' differ in their classes: background, bright and dark"):
         PredictorsTogether(predictors)
+    assert [task.name for task in PredictorsTogether(predictors, ["det_thing"]).tasks] == ["det_thing"]
 
 
 def test_a_task_of_one_model_alone(fake_engine, manifest: Manifest, scene: np.ndarray) -> None:

@@ -100,7 +100,9 @@ def test_a_request_to_end_saves_what_there_is(tiny_run: Any, tmp_path: Path, rep
     assert code == 130, error
     assert "stopped; all is saved in" in error
     assert "--resume" in error
-    assert (tmp_path / "with-bn-resume.params").is_file()
+    assert (tmp_path / "with-bn-resume.params").is_file(), "between two epochs"
+    assert main(command(tiny_run.config, tmp_path, "--resume")) == 0
+    assert_same_bits(tiny_run.folder, tmp_path)
 
 
 def test_a_killed_run_resumes_to_the_same_bits(tiny_run: Any, tmp_path: Path, repository: Path) -> None:
@@ -109,8 +111,12 @@ def test_a_killed_run_resumes_to_the_same_bits(tiny_run: Any, tmp_path: Path, re
     assert not (tmp_path / "with-bn-last-0000.params").exists()
     assert main(command(tiny_run.config, tmp_path, "--resume")) == 0
     assert not list(tmp_path.glob(".*"))
-    expected = load_checkpoint(tiny_run.folder / "with-bn-0002.params")
-    found = load_checkpoint(tmp_path / "with-bn-0002.params")
+    assert_same_bits(tiny_run.folder, tmp_path)
+
+
+def assert_same_bits(whole: Path, resumed: Path) -> None:
+    """Weights and moments at the end of the last epoch."""
+    expected, found = (load_checkpoint(folder / "with-bn-0002.params") for folder in (whole, resumed))
     assert all(torch.equal(tensor, found.model[name]) for name, tensor in expected.model.items())
     moments = [c.training["optimizer"]["state"][0]["exp_avg"] for c in (expected, found)]
     assert torch.equal(*moments)

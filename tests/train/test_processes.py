@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -87,18 +88,26 @@ def test_they_export_the_same_kind_of_model(one: Path, two: Path) -> None:
 
 
 def test_statistics_are_those_of_all(one: Path, two: Path) -> None:
-    """And what is folded is `quant.fold`'s, bit by bit."""
     ours, theirs = (load_checkpoint(folder / "with-bn-last-0000.params").model for folder in (one, two))
     means = [name for name in ours if name.endswith("running_var")]
     assert means
     for name in means:
         torch.testing.assert_close(theirs[name], ours[name], rtol=1e-3, atol=1e-6)
-    folded = load_checkpoint(two / "fusion-bn-c1-init.params").model
-    unit = "backbone.stages.1.1.first.grouped"
-    parts = [theirs[f"{unit}.bn.{part}"].numpy() for part in ("weight", "bias", "running_mean", "running_var")]
-    weight, bias = fold_batch_norm(theirs[f"{unit}.conv.weight"].numpy(), None, *parts, epsilon=1e-5)
-    assert np.array_equal(folded[f"{unit}.conv.weight"].numpy(), weight)
-    assert np.array_equal(folded[f"{unit}.conv.bias"].numpy(), bias)
+
+
+def test_what_is_folded_is_the_one_formulas_bit_by_bit(two: Path, tiny_run: Any) -> None:
+    """In two processes and in one."""
+    for folder in (two, tiny_run.folder):
+        before = load_checkpoint(folder / "with-bn-last-0000.params").model
+        folded = load_checkpoint(folder / "fusion-bn-c1-init.params").model
+        units = [name.removesuffix(".conv.bias") for name in folded if name.endswith(".conv.bias")]
+        units = [unit for unit in units if f"{unit}.bn.weight" in before and f"{unit}.bn.weight" not in folded]
+        assert len(units) > 50
+        for unit in units:
+            parts = [before[f"{unit}.bn.{part}"].numpy() for part in ("weight", "bias", "running_mean", "running_var")]
+            weight, bias = fold_batch_norm(before[f"{unit}.conv.weight"].numpy(), None, *parts, epsilon=1e-5)
+            assert np.array_equal(folded[f"{unit}.conv.weight"].numpy(), weight), unit
+            assert np.array_equal(folded[f"{unit}.conv.bias"].numpy(), bias), unit
 
 
 def test_torchrun_is_another_way_to_start_them(config_of: Callable[[int], Path], two: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import quant.fake
 from quant.fake import ActivationQuantizer
 from quant.observer import EAGER
 from train.checkpoint import load_checkpoint
@@ -57,7 +58,10 @@ def test_training_finds_the_range_of_its_values() -> None:
     assert int(unit.shift) in (5, 6), "the optimum for a normal distribution, or beside it"
 
 
-def test_steps_with_learned_shifts(tiny_config: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_steps_with_learned_shifts(
+    tiny_config: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quant.fake, "EAGER", 2)  # then thresholds take over
     config = tiny_config(tmp_path)
     with config.open("a") as file:
         file.write('env = {**env, "shifts": "learned"}\n')
@@ -66,3 +70,6 @@ def test_steps_with_learned_shifts(tiny_config: Callable[[Path], Path], tmp_path
     last = load_checkpoint(tmp_path / "run/fusion-bn-c1-last-0000.params").model
     assert "backbone.stem.quantizer.log2_threshold" in last
     assert not any("score_quantizer.log2" in name for name in last), "heads keep their observers"
+    learned = torch.stack([value for name, value in last.items() if name.endswith("log2_threshold")])
+    assert learned.isfinite().all()
+    assert ((learned - 0.5).frac().abs() > 1e-6).float().mean() > 0.5, "they are where observers put them"
