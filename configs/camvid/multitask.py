@@ -11,7 +11,7 @@ from configs.common import training
 
 from . import det_cyclist_light, det_person, det_rear, det_vehicle_sign, seg_default, seg_lane, utils
 
-_EPOCH = 225  # iterations, a fraction of the scenes: many different ones, each seen a few times
+_EPOCH = 250  # iterations, a fraction of the scenes: many different ones, each seen a few times
 _ADAPTING = {
     "mode": "kTrainingWithoutBN",
     "epochs": 1,
@@ -31,7 +31,7 @@ fusion_bn_patterns = training.FUSION_BN_PATTERNS
 solver: list[dict[str, _Any]] = [
     {
         "mode": "kFloatTraining",
-        "epochs": 8,
+        "epochs": 5,
         "iterations_per_epoch": _EPOCH,
         "batch_size": 8,
         "learning_rate": 4e-3,

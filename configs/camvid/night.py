@@ -5,7 +5,7 @@ from .multitask import common, env, fusion_bn_patterns, int_inference_export_inp
 
 __all__ = ["common", "env", "fusion_bn_patterns", "int_inference_export_input_shape", "pipeline_test", "tasks"]
 
-_epochs = (32, 2, 2)
+_epochs = (36, 2, 2)
 solver = [
     *({**entry, "epochs": count} for entry, count in zip(multitask.solver, _epochs, strict=False)),
     multitask.solver[3],
