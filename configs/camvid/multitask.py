@@ -2,7 +2,8 @@
 
 Step 0 in plain float, so that what quantization costs can be read off: the benchmark trains it on in float, too, for as
 many iterations as steps 1 and 2. These are short and gentle: batch norms learn better than what absorbed them, and step
-0 hands over fitted ranges, so that little is left to adapt (decision 0024).
+0 hands over fitted ranges, so that little is left to adapt. Float still learns more in as many iterations
+(decision 0024).
 """
 
 from typing import Any as _Any

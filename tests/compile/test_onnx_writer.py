@@ -48,17 +48,21 @@ def test_a_batch_norm_cannot_be_written() -> None:
 
 
 def one_node(kind: str, inputs: dict[str, np.ndarray], **attributes: Any) -> onnx.ModelProto:
-    """A picture through one node."""
-    names = ["image", *inputs] if kind != "Resize" else ["image", "", *inputs]
-    node = helper.make_node(kind, names, ["found"], "it", **attributes)
+    """A picture through a convolution and one node."""
+    names = ["mixed", *inputs] if kind != "Resize" else ["mixed", "", *inputs]
+    nodes = [
+        helper.make_node("Conv", ["image", "mix"], ["mixed"], kernel_shape=[1, 1]),
+        helper.make_node(kind, names, ["found"], **attributes),
+    ]
     picture = helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, (1, 3, *HW))
-    weights = [onnx.numpy_helper.from_array(value, name) for name, value in inputs.items()]
+    weights = [onnx.numpy_helper.from_array(value, name) for name, value in {"mix": MIX, **inputs}.items()]
     found = helper.make_tensor_value_info("found", onnx.TensorProto.FLOAT, (1, None, None, None))
-    graph = helper.make_graph([node], "one", [picture], [found], weights)
+    graph = helper.make_graph(nodes, "one", [picture], [found], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
 WEIGHTS = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
+MIX = np.random.default_rng(1).normal(size=(3, 3, 1, 1)).astype(np.float32)
 BOUNDS = {name: np.array(value, np.int64) for name, value in {"a": [1, 2], "b": [9, 30], "axes": [2, 3]}.items()}
 
 
