@@ -136,12 +136,9 @@ def bias_of(reader: Reader, node: onnx.NodeProto, place: int) -> NDArray[np.floa
 
 def real_values(reader: Reader, node: onnx.NodeProto, place: int) -> NDArray[np.float64]:
     """Of a constant, quantized or not; exact."""
-    state = reader.state(node, place)
-    if isinstance(state, Weights):
-        return state.integers * by_axis(state.scale, state.axis, state.integers.ndim).astype(np.float64)
-    if isinstance(state, Floats):
-        return state.values.astype(np.float64)
-    raise reader.model.error(node, f"its input {node.input[place]} is computed; it must be a constant")
+    value = reader.constant(node, place)
+    assert value is not None, "callers know that the input is there"
+    return value.astype(np.float64)
 
 
 def product(

@@ -94,12 +94,12 @@ class Reader:
         return state.tensor
 
     def constant(self, node: onnx.NodeProto, place: int) -> NDArray[Any] | None:
-        """An input that must be known, its real numbers where it is dequantized; None where there is none."""
+        """An input that must be known, its exact real numbers where it is dequantized; None where there is none."""
         if place >= len(node.input) or not node.input[place]:
             return None
         state = self.state(node, place)
         if isinstance(state, Weights):
-            return state.integers.astype(np.float32) * by_axis(state.scale, state.axis, state.integers.ndim)
+            return state.integers * by_axis(state.scale, state.axis, state.integers.ndim).astype(np.float64)
         if not isinstance(state, Floats):
             raise self.model.error(node, f"its input {node.input[place]} is computed; it must be a constant")
         return state.values

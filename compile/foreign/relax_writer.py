@@ -98,7 +98,7 @@ def _(kind: Sum, *inputs: relax.Expr) -> relax.Expr:
 
 @compute.register
 def _(kind: Concat, *inputs: relax.Expr) -> relax.Expr:
-    return op.concat([scaled(x, m, n) for x, m, n in zip(inputs, kind.m, kind.n, strict=True)], axis=3)
+    return op.concat([rescaled(x, m, n) for x, m, n in zip(inputs, kind.m, kind.n, strict=True)], axis=3)
 
 
 @compute.register
@@ -161,7 +161,7 @@ def _(kind: Slice, x: relax.Expr) -> relax.Expr:
 @compute.register
 def _(kind: Pad, x: relax.Expr) -> relax.Expr:
     widths = [size for sides in zip(kind.before, kind.after, strict=True) for size in sides]
-    return op.nn.pad(scaled(x, kind.m, kind.n), widths, pad_value=kind.value)
+    return op.nn.pad(rescaled(x, kind.m, kind.n), widths, pad_value=kind.value)
 
 
 @compute.register
@@ -177,6 +177,11 @@ def constant(value: NDArray[Any]) -> relax.Expr:
 def long(value: int) -> relax.Expr:
     """An int64."""
     return relax.const(np.array(value, np.int64), "int64")
+
+
+def rescaled(x: relax.Expr, m: int, n: int) -> relax.Expr:
+    """int8 to int8, as `scaled`; nothing is computed where the scale stays."""
+    return x if m == 1 << n else scaled(x, m, n)
 
 
 def scaled(total: relax.Expr, m: ArrayLike, n: ArrayLike, clip: Pair = (INT8_MIN, INT8_MAX)) -> relax.Expr:

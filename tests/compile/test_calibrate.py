@@ -9,7 +9,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
 
@@ -21,6 +20,7 @@ from compile.pipeline import folding_passes, run_passes
 from compile.tensor_statistics import SHIFTS as SHIFTS_TRIED
 from compile.tensor_statistics import squared_errors
 from compile.verify import main as verify
+from compile.witness import float_kernels, open_session
 from runtime.artifact import Manifest
 from runtime.geometry import Placement
 from runtime.image import read_picture
@@ -110,9 +110,7 @@ def float_tensors(model: onnx.ModelProto, names: list[str], pictures: list[Array
     extended.CopyFrom(model)
     present = {output.name for output in model.graph.output}
     extended.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in names if n not in present)
-    options = ort.SessionOptions()
-    options.add_session_config_entry("session.disable_quant_qdq", "1")  # fused int8 kernels may saturate without VNNI
-    session = ort.InferenceSession(extended.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_session(extended, float_kernels(), where="model")
     runs = [session.run(names, {"image": float_image(picture)}) for picture in pictures]
     return {name: np.concatenate(values) for name, *values in zip(names, *runs, strict=True)}
 

@@ -57,8 +57,11 @@ def test_only_images(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scene_0000000.png", "scene_0000001.png"]
 
 
-def test_generate_does_not_overwrite_a_data_set(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--out", str(folder), "--count", "1", "--source-hw", SIZE]) == 2
+@pytest.mark.parametrize("more", [[], ["--only-images"]])
+def test_generate_does_not_overwrite_a_data_set(
+    folder: Path, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--out", str(folder), "--count", "1", "--source-hw", SIZE, *more]) == 2
     assert "there is a data set already" in capsys.readouterr().err
 
 

@@ -155,28 +155,30 @@ class Labelled:
                 "give that task other data"
             )
         theirs = known[name].classes
-        without = getattr(self._tasks[name], "without", ())
-        if theirs is not None and (theirs[: len(ours)] != ours or not set(theirs[len(ours) :]) <= set(without)):
+        if theirs is not None and (theirs[: len(ours)] != ours or not set(theirs[len(ours) :]) <= self._without(name)):
             raise DataError(
                 f"{self.where}: the classes of task {name} are {theirs}, the config's are {ours}; "
                 "make names and order equal"
             )
 
+    def _without(self, name: str) -> set[str]:
+        """The classes that the config says it is without; boxes know no such thing."""
+        return set(getattr(self._tasks[name], "without", ()))
+
     def _values_without(self, name: str) -> list[int]:
         """Values of a task's masks behind the config's classes that mean one which the config is `without`."""
         names = self._source.labels[name].classes or SEGMENTATION_CLASSES.get(name, ())
-        count = len(self._tasks[name].classes)
-        without = getattr(self._tasks[name], "without", ())
+        count, without = len(self._tasks[name].classes), self._without(name)
         return [value for value, entry in enumerate(names) if value >= count and entry in without]
 
     def _indices(self, name: str) -> Either:
         """Values of a task's masks that stand for several classes, with the indices of those that the config has."""
         places = {entry.name: index for index, entry in enumerate(self._tasks[name].classes)}
-        without = getattr(self._tasks[name], "without", ())
+        without = self._without(name)
         found = {}
         for value, names in self._source.labels[name].either.items():
             unknown = [entry for entry in names if entry not in places and entry not in without]
-            if unknown or value < len(places) or set(names) <= set(without):
+            if unknown or value < len(places) or set(names) <= without:
                 what = f"{value} is a class itself" if value < len(places) else f"{(*unknown, names[0])[0]} is no class"
                 raise DataError(
                     f"{self.where}: mask_values of task {name}: {value} stands for {', '.join(names)}, but in the "

@@ -19,18 +19,24 @@ from train.data.storage import IMAGES, MASKS, SHARDS
 UNFINISHED = ".unfinished"  # a file in the folder of a data set that is being written
 
 
+def refuse_data_set(folder: Path) -> None:
+    """DataError if the folder holds a data set already: none is written over."""
+    if (folder / ANNOTATIONS).exists():
+        raise DataError(f"{folder / ANNOTATIONS}: there is a data set already; give another folder or delete it")
+
+
 def begin_data_set(folder: Path) -> None:
     """Makes the folder ready for a data set, without what an earlier call left unfinished there.
 
     DataError if it holds a data set already, or files of the same names that are not ours: nothing is written over.
     """
-    if (folder / ANNOTATIONS).exists():
-        raise DataError(f"{folder / ANNOTATIONS}: there is a data set already; give another folder or delete it")
-    for part in (IMAGES, MASKS, SHARDS):
-        if (folder / UNFINISHED).exists():
-            shutil.rmtree(folder / part, ignore_errors=True)
-        elif (folder / part).exists():
-            raise DataError(f"{folder / part}: is there already; give another folder for the data set or delete it")
+    refuse_data_set(folder)
+    ours = (folder / UNFINISHED).exists()
+    for part in (folder / name for name in (IMAGES, MASKS, SHARDS)):
+        if ours:
+            shutil.rmtree(part, ignore_errors=True)
+        elif part.exists():
+            raise DataError(f"{part}: is there already; give another folder for the data set or delete it")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / UNFINISHED).touch()

@@ -14,7 +14,7 @@ from rich.progress import track
 
 from train.data.classes import DETECTION_CLASSES
 from train.data.errors import DataError
-from train.data.folder_writer import FolderWriter, begin_data_set, write_png
+from train.data.folder_writer import FolderWriter, begin_data_set, refuse_data_set, write_png
 from train.data.samples import Sample, TaskLabels
 from train.data.scenes import SOURCE_SIZES, render_sample
 
@@ -55,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def generate(out: Path, count: int, seed: int, sizes: Sequence[tuple[int, int]], *, only_images: bool = False) -> None:
     """Writes the scenes. DataError if `out` holds a data set already or cannot be written."""
-    if not only_images:
+    if only_images:
+        refuse_data_set(out)
+    else:
         begin_data_set(out)
     writer = FolderWriter(out, {task: TaskLabels(names) for task, names in DETECTION_CLASSES.items()})
     scenes = [(seed + index, sizes[index % len(sizes)]) for index in range(count)]
