@@ -3,10 +3,11 @@
     python benchmarks/accuracy.py [--night] [--json F]
 
 Converts CamVid and comma10k (beneath BITROAD_DATA, by default ../shared/data) into data/, trains steps 0 to 2 of
-configs/camvid, trains step 0 on in float for as many iterations, builds step 3, checks that it equals step 2 on all
-validation frames, and measures all three by the same code. Interrupted, it goes on where it stopped when called again
-with the same --out. Writes docs/accuracy.md and docs/accuracy/ if all that it promises holds; exit code 1 if something
-does not. `--night` does the same with configs/camvid/night.py, for docs/accuracy-night.md.
+configs/camvid, trains on in float, too, from where step 0 begins to quantize, for the same iterations at the same
+learning rates, builds step 3, checks that it equals step 2 on all validation frames, and measures all three by the same
+code. Interrupted, it goes on where it stopped when called again with the same --out. Writes docs/accuracy.md and
+docs/accuracy/ if all that it promises holds; exit code 1 if something does not. `--night` does the same with
+configs/camvid/night.py, for docs/accuracy-night.md.
 """
 
 import argparse
@@ -24,11 +25,12 @@ from phases import REPOSITORY, Clock, command, headline, train
 from configs import Config, load
 from configs.task import DetectionTask, FolderSource, SegmentationTask
 from train import evaluate
+from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.data import generate
 from train.data.folder import ANNOTATIONS
 from train.engines import load_predictor
 from train.loop import Interrupted
-from train.run import Run
+from train.run import Run, identity
 from train.session import Request, train_step
 
 CONFIG, NIGHT = (REPOSITORY / "configs/camvid" / name for name in ("multitask.py", "night.py"))
@@ -74,16 +76,32 @@ def draw_scenes() -> None:
             raise SystemExit(f"{target}: these are not the {count} scenes from seed {seed} on; delete the folder")
 
 
-def train_on_in_float(config: Config, run: Path, clock: Clock, *, pipeline_test: bool) -> Path:
-    """Step 0 of `run` trained on by step 1's settings, for as many iterations as steps 1 and 2; returns its export."""
-    steps = config.solver[1:3]
-    first = steps[0].model_copy(update={"mode": "kFloatTraining", "epochs": sum(entry.epochs for entry in steps)})
-    further = config.model_copy(update={"solver": (first, *config.solver[1:])})
-    folder, init = run / "float", Run(run).last(0)
-    with clock.phase("float, further"):
-        seed = config.env.seed
-        train_step(Request(further, 0, folder, pipeline_test, "cpu", resume=True, seed=seed, init=init))
-    return Run(folder).export(0)
+def train_in_float(config: Config, run: Path, clock: Clock, *, pipeline_test: bool) -> Path:
+    """From where step 0 of `run` begins to quantize, the same iterations at the same learning rates in float; returns
+    the export of what steps 0 to 2 would be.
+    """
+    before = None
+    with clock.phase("float"):
+        for number, settings in enumerate(config.solver[:3]):
+            in_float = settings.model_copy(update={"mode": "kFloatTraining", "quant_delay": 0.0})
+            here = config.model_copy(update={"solver": (in_float, *config.solver[1:])})
+            of_step = Run(run / "float" / str(number))
+            if number == 0:
+                branch_off(Run(run).floating(0), of_step, here, pipeline_test=pipeline_test)
+            seed = config.env.seed
+            train_step(Request(here, 0, of_step.folder, pipeline_test, "cpu", resume=True, seed=seed, init=before))
+            before = of_step.last(0)
+    return of_step.export(0)
+
+
+def branch_off(start: Path, run: Run, config: Config, *, pipeline_test: bool) -> None:
+    """Makes the checkpoint `start` of another config one that step 0 of `config` is continued from in `run`."""
+    if run.present(0) is None:
+        checkpoint = load_checkpoint(start)
+        mine = identity(config, pipeline_test=pipeline_test, seed=config.env.seed, processes=1)
+        facts = {**checkpoint.progress, "identity": mine, "mode": config.solver[0].mode}
+        run.folder.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(run.resume(0), Checkpoint(checkpoint.model, facts, checkpoint.training))
 
 
 def measure(model: Path, config: Config, limit: int | None) -> dict[str, Any]:
@@ -137,7 +155,7 @@ def all_phases(source: Path, config: Config, run: Path, clock: Clock, *, pipelin
         draw_scenes()
     train(file, run, clock, *(("--pipeline-test",) if pipeline_test else ()))
     models = {
-        "float": train_on_in_float(config, run, clock, pipeline_test=pipeline_test),
+        "float": train_in_float(config, run, clock, pipeline_test=pipeline_test),
         "step 2": run / "fusion-bn-c2-export-last.onnx",
         "step 3": run / "int-inference-export-last.so",
     }

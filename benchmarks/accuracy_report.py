@@ -28,10 +28,12 @@ def page(config: Config, results: dict[str, Any], clock: Clock, name: str, *, sc
         "",
         "- **Data.** CamVid's 367 training frames of 360x480 (segmentation; boxes by connected components), 8 frames "
         "of comma10k (lines), embedded scenes of the same size. Nothing was pretrained.",
-        "- **Step 2, step 3.** Step 0 is plain float training, steps 1 and 2 quantization training: "
-        f"{iterations} iterations. Step 3 is the compiled int8 model; its numbers equal step 2's to the last digit, "
+        f"- **Step 2, step 3.** Steps 0 to 2 take {iterations} iterations, the first "
+        f"{config.solver[0].quant_delay:.0%} of step 0 in float, all others in quantization training. Step 3 is the "
+        "compiled int8 model; its numbers equal step 2's to the last digit, "
         "which the command checks, and its outputs on CamVid's validation frames element by element.",
-        "- **Float.** Step 0 trained on in float, with step 1's settings, for as many iterations as steps 1 and 2.",
+        "- **Float.** The same network trained in float throughout: as many iterations at the same learning rates, the "
+        "first ones, up to where step 0 begins to quantize, the very same.",
         "- **Metrics**, in percent. CamVid: its 101 validation frames, one confusion matrix over all pixels at the "
         "labels' own resolution, 11 classes, void left out. They flatter: one drive stands on both sides of the split. "
         f"Scenes: {scenes} embedded scenes never seen. comma10k: 3 frames, which say little. mAP50, mAP as COCO's; "

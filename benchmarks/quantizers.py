@@ -1,11 +1,12 @@
-"""Two ways to choose the shifts of activations, trained from the same float model on the same data for as long.
+"""Two ways to choose the shifts of activations, trained from the same float weights on the same data for as long.
 
     python benchmarks/quantizers.py --run runs/accuracy [--out DIR] [--json F]
 
-RUN is a finished run of benchmarks/accuracy.py, whose step 0 is where all begin. `observed`: moving averages of the
-squared error. `learned`: thresholds trained with the weights. Both go through steps 1 and 2 of configs/camvid.
-`static`: no training at all, the calibration of `compile.build --source with-bn` on training pictures. Interrupted, it
-goes on where it stopped.
+RUN is a finished run of benchmarks/accuracy.py; all begin with the float weights from which its step 0 quantizes.
+`observed`: moving averages of the squared error. `learned`: thresholds trained with the weights. Both train ITERATIONS
+with batch norms, then steps 1 and 2 of configs/camvid. `static`: no quantization training at all, the calibration of
+`compile.build --source with-bn` on training pictures, of the run's float model, which is told beside it. Interrupted,
+it goes on where it stopped.
 """
 
 import argparse
@@ -15,48 +16,43 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import torch
 from accuracy import CONFIG, DATA, judged, measure
 from phases import REPOSITORY, command
 from rich.console import Console
 from rich.table import Table
 
 from configs import Config, load
-from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.run import Run
 from train.session import Request, train_step
-from train.steps import prepare
 
 CALIBRATION = 32  # pictures
-FIRST = "with-bn-last-0000.params"
+ITERATIONS, RATE = 250, 1e-3
+FLOAT_MODEL = "with-bn-export-last.onnx"
 
 
 def config_of(shifts: Literal["observed", "learned"]) -> Config:
-    """configs/camvid with that way."""
+    """configs/camvid with that way, its step 0 quantized from the beginning."""
     config = load(CONFIG)
-    return config.model_copy(update={"env": config.env.model_copy(update={"shifts": shifts})})
+    changes = {"epochs": 1, "iterations_per_epoch": ITERATIONS, "learning_rate": RATE, "quant_delay": 0.0}
+    solver = (config.solver[0].model_copy(update=changes), *config.solver[1:])
+    return config.model_copy(update={"solver": solver, "env": config.env.model_copy(update={"shifts": shifts})})
 
 
-def trained(shifts: Literal["observed", "learned"], first: Checkpoint, folder: Path) -> Path:
-    """Step 2's export."""
-    config, run = config_of(shifts), Run(folder)
-    if not run.last(0).is_file():
-        names = prepare(config, 0, start=None, before=None).network.state_dict()
-        missing = {name: torch.zeros(()) for name in names.keys() - first.model.keys()}  # thresholds, not begun yet
-        folder.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(run.last(0), Checkpoint({**first.model, **missing}, first.progress))
-    for step in (1, 2):
-        train_step(Request(config, step, folder, pipeline_test=False, ctx="cpu", resume=True, seed=config.env.seed))
-    return run.export(2)
+def trained(shifts: Literal["observed", "learned"], start: Path, folder: Path) -> Path:
+    """Step 2's export, of a training that begins with the weights of the checkpoint `start`."""
+    config, seed = config_of(shifts), load(CONFIG).env.seed
+    for step in range(3):
+        init = None if step else start
+        train_step(Request(config, step, folder, pipeline_test=False, ctx="cpu", resume=True, seed=seed, init=init))
+    return Run(folder).export(2)
 
 
-def calibrated(run: Path, folder: Path) -> Path:
-    """The model that calibration alone makes of step 0."""
+def calibrated(model: Path, folder: Path) -> Path:
+    """What calibration alone makes of a float model."""
     library = folder / "int-inference-export-last.so"
     if not library.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        name = "with-bn-export-last.onnx"
-        (folder / name).write_bytes((run / name).read_bytes())
+        (folder / FLOAT_MODEL).write_bytes(model.read_bytes())
         pictures = folder / "calibration"
         pictures.mkdir(exist_ok=True)
         every = sorted((DATA / "camvid/train/images").iterdir()) + sorted((DATA / "scenes/train/images").iterdir())
@@ -74,13 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=REPOSITORY / "runs/quantizers", metavar="DIR", help="to work in")
     parser.add_argument("--json", type=Path, metavar="F", help="write the metrics to this file, too")
     options = parser.parse_args(arguments)
-    if not (options.run / FIRST).is_file():
-        parser.error(f"{options.run / FIRST}: no such file; run benchmarks/accuracy.py first")
-    first, config = load_checkpoint(options.run / FIRST), load(CONFIG)
-    models = {"float, step 0": options.run / "with-bn-export-last.onnx"}
-    models["static"] = calibrated(options.run, options.out / "static")
-    models["observed"] = trained("observed", first, options.out / "observed")
-    models["learned"] = trained("learned", first, options.out / "learned")
+    start, model, config = Run(options.run).floating(0), options.run / "float/2" / FLOAT_MODEL, load(CONFIG)
+    for needed in (start, model):
+        if not needed.is_file():
+            parser.error(f"{needed}: no such file; run benchmarks/accuracy.py first")
+    models = {"float": model, "static": calibrated(model, options.out / "static")}
+    models["observed"] = trained("observed", start, options.out / "observed")
+    models["learned"] = trained("learned", start, options.out / "learned")
     values = {name: judged(measure(model, config, None), config) for name, model in models.items()}
     table = Table("task, judged on", *values, title="mIoU or mAP50, percent")
     for row in next(iter(values.values())):

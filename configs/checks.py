@@ -9,6 +9,7 @@ from .schema import Config
 def check(config: Config, task_files: list[str]) -> None:
     """All checks; `task_files` holds the file of each task, in the order of `config.tasks`."""
     _steps_fit_their_modes(config)
+    _delays_leave_time(config)
     _patterns_compile(config)
     _task_names_differ(config, task_files)
     _heads_find_their_maps(config, task_files)
@@ -25,6 +26,17 @@ def _steps_fit_their_modes(config: Config) -> None:
             raise ConfigError(
                 config.file, f"solver.{index}.mode", f"{mode} is not for step {index}", f"use {' or '.join(modes)}"
             )
+
+
+def _delays_leave_time(config: Config) -> None:
+    """Shifts are frozen after they were observed, and observed once quantization has begun."""
+    for index, step in enumerate(config.solver[:3]):
+        key = f"solver.{index}.quant_delay"
+        if step.quant_delay and step.mode != "kTrainingWithBN":
+            raise ConfigError(config.file, key, f"{step.mode} has none", "delete it, or use kTrainingWithBN")
+        if step.quant_delay and step.quant_delay + step.freeze_fraction >= 1:
+            what = f"with freeze_fraction {step.freeze_fraction} it leaves no iterations to find shifts in"
+            raise ConfigError(config.file, key, what, "make their sum less than 1")
 
 
 def _patterns_compile(config: Config) -> None:

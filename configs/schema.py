@@ -34,6 +34,9 @@ class TrainingStep(Frozen):
     freeze_fraction: Fraction = 0.0
     """Share of the step, at its end, in which shifts and the statistics of batch norms are frozen: training ends on the
     graph that is folded or ships."""
+    quant_delay: Fraction = 0.0
+    """Of kTrainingWithBN: share of the step, at its beginning, that trains in float, from which quantization training
+    goes on along the same schedule."""
 
 
 class IntInferenceStep(Frozen):
@@ -57,8 +60,8 @@ class Env(Frozen):
     seed: NotNegative = 1
     log_every: Positive = 10
     float_precision: Literal["float32", "bfloat16"] = "float32"
-    """Of kFloatTraining only, and where the processor has it: fake-quantized training is always float32, or its sums
-    would not be exact."""
+    """Of training in float only, and where the processor has it: fake-quantized training is always float32, or its
+    sums would not be exact."""
     shifts: Literal["observed", "learned"] = "observed"
     """Of activations inside the network: those that moving averages find best, or thresholds trained by gradients."""
 
@@ -210,6 +213,10 @@ class Config(Frozen):
     def output_names(self) -> tuple[str, ...]:
         """Names of all exported outputs, in their order."""
         return tuple(name for task in self.tasks for name in task.output_names)
+
+    def training_step(self, step: int) -> TrainingStep:
+        """The solver's entry of one of the steps 0 to 2."""
+        return self.solver[:3][step]
 
     def task(self, name: str) -> DetectionTask | SegmentationTask:
         """The task of that name; KeyError if there is none."""

@@ -23,7 +23,7 @@ from train.progress import Reporter, append_result
 from train.run import Run
 from train.schedule import Plan
 
-FINISHING = 24  # batches at most that `Trainable.finish` may look at
+FITTING = 24  # batches at most that `Trainable.fit_ranges` may look at
 SAVE_SECONDS = 300.0  # at most this much work is lost to a kill
 Batches = Callable[[int, int], Iterator[Any]]
 
@@ -37,8 +37,11 @@ class Trainable(Protocol):
     def freeze(self) -> None:
         """Fixes shifts and batch statistics; from then on the forward pass computes the graph that is exported."""
 
-    def finish(self, batches: Iterator[Any]) -> str | None:
-        """What is to be done once all is trained and frozen, with batches as of training; a line for the user."""
+    def fit_ranges(self, batches: Iterator[Any]) -> str:
+        """What is in float gets ready to be quantized, with batches as of training; a line for the user."""
+
+    def quantize(self) -> None:
+        """From now on it computes fake-quantized."""
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error)
@@ -58,6 +61,7 @@ class StepTrainer:
     reporter: Reporter
     done: int = 0
     frozen: bool = False
+    quantized: bool = False
     sums: dict[str, float] = field(default_factory=dict)
     waited: float = 0.0  # seconds, for data
     loop_began: float = 0.0
@@ -67,6 +71,7 @@ class StepTrainer:
         optimizer = ChannelwiseAdamW(self.module, self.plan.settings.weight_decay)
         self.wrapped, self.optimizer = self.fabric.setup(self.module, optimizer)
         self.wrapped.train()
+        self.quantized = self.plan.quantize_at == 0
         if start is not None:
             self._restore(start)
         else:
@@ -83,6 +88,8 @@ class StepTrainer:
         self._finish()
 
     def _iterate(self, batches: Any) -> None:
+        if self.done >= self.plan.quantize_at and not self.quantized:
+            self._quantize()
         if self.done >= self.plan.freeze_at and not self.frozen:
             self._freeze()
         rate = self.plan.learning_rate(self.done)
@@ -149,13 +156,23 @@ class StepTrainer:
     def _finish(self) -> None:
         if not self.frozen:
             self._freeze()
-        trained = self.plan.iterations
-        if line := self.module.finish(self.batches(trained, trained + min(trained, FINISHING))):
-            self.reporter.say(line)
+        if not self.quantized:
+            self._fit_ranges()
         self._save(self.run.last(self.plan.step), resumable=False)
         self.reporter.say(f"waited for data in {self._waiting_percent():.1f}% of the time")
         if self.fabric.is_global_zero:
             self.run.resume(self.plan.step).unlink(missing_ok=True)
+
+    def _quantize(self) -> None:
+        """Saves what is in float until here, from which another training may branch off."""
+        self._save(self.run.floating(self.plan.step))
+        self._fit_ranges()
+        self.module.quantize()
+        self.quantized = True
+
+    def _fit_ranges(self) -> None:
+        pictures = self.batches(self.done, self.done + min(self.done, FITTING))
+        self.reporter.say(self.module.fit_ranges(pictures))
 
     def _freeze(self) -> None:
         self.module.freeze()
@@ -169,6 +186,7 @@ class StepTrainer:
                 "iteration": self.done,
                 "epoch": self.done // self.plan.iterations_per_epoch,
                 "frozen": self.frozen,
+                "quantized": self.quantized,
                 "sums": self.sums,
             }
             training = {"optimizer": self.optimizer.state_dict(), "random": random_state()} if resumable else {}
@@ -179,6 +197,7 @@ class StepTrainer:
     def _restore(self, start: Checkpoint) -> None:
         self.done = int(start.progress["iteration"])
         self.sums = dict(start.progress["sums"])
+        self.quantized = bool(start.progress["quantized"])
         if start.progress["frozen"]:
             self._freeze()
         self.module.load_state_dict(start.model)

@@ -40,6 +40,10 @@ class Run:
         """Checkpoint between epochs, overwritten by the next one."""
         return self.folder / f"{PREFIXES[step]}-resume.params"
 
+    def floating(self, step: int) -> Path:
+        """Checkpoint before the first iteration that is quantized, after a `quant_delay`."""
+        return self.folder / f"{PREFIXES[step]}-float.params"
+
     def last(self, step: int) -> Path:
         """Checkpoint of the trained step."""
         return self.folder / f"{PREFIXES[step]}-last-0000.params"
@@ -55,7 +59,8 @@ class Run:
     def resumable(self, step: int) -> Iterator[Path]:
         """The checkpoints that the step can continue from."""
         for path in sorted(self.folder.glob(f"{PREFIXES[step]}-*.params")):
-            if path in (self.init(step), self.resume(step)) or path.stem.removeprefix(PREFIXES[step])[1:].isdigit():
+            named = (self.init(step), self.floating(step), self.resume(step))
+            if path in named or path.stem.removeprefix(PREFIXES[step])[1:].isdigit():
                 yield path
 
     def newest(self, step: int) -> Checkpoint | None:

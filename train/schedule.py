@@ -30,13 +30,24 @@ class Plan:
         return self.epochs * self.iterations_per_epoch
 
     @property
+    def quantize_at(self) -> int:
+        """The iteration before which fake quantization begins, 0 from the start; `iterations` in a float step.
+
+        Never the last: a step that quantizes does so, however short a test makes it.
+        """
+        if self.settings.mode == "kFloatTraining":
+            return self.iterations
+        return min(int(self.settings.quant_delay * self.iterations), self.iterations - 1)
+
+    @property
     def freeze_at(self) -> int:
         """The iteration before which shifts are frozen; `iterations` if only the end freezes them.
 
-        Never the first: what nothing was observed of would be frozen, too.
+        Never before quantization has begun: what nothing was observed of would be frozen, too.
         """
         frozen = math.ceil(self.settings.freeze_fraction * self.iterations)
-        return max(1, self.iterations - frozen)
+        begun = self.quantize_at if self.settings.quant_delay else 0
+        return max(begun + 1, self.iterations - frozen)
 
     def learning_rate(self, iteration: int) -> float:
         """Linear warm-up, then a cosine to zero; a step of fewer than LEAST_WARMUP iterations is warm-up only."""
@@ -49,8 +60,7 @@ class Plan:
 
 def make_plan(config: Config, step: int, *, pipeline_test: bool, iterations_per_epoch: Callable[[int], int]) -> Plan:
     """The plan of `step`; the function gives the iterations of an epoch for a batch size, if the config does not."""
-    settings = config.solver[step]
-    assert isinstance(settings, TrainingStep), "step 3 is not trained"
+    settings = config.training_step(step)
     if pipeline_test:
         test = config.pipeline_test
         return Plan(step, settings, test.epochs, test.iterations_per_epoch, test.batch_size)

@@ -47,10 +47,12 @@ def train_step(request: Request) -> None:
     config, step, run = request.config, request.step, Run(request.folder)
     use_exact_convolutions()
     torch.set_num_threads(config.common.threads)
-    settings = config.solver[step]
-    wanted = settings.mode == "kFloatTraining" and config.env.float_precision == "bfloat16"
+    settings = config.training_step(step)
+    in_float = settings.mode == "kFloatTraining" or settings.quant_delay > 0
+    wanted = in_float and config.env.float_precision == "bfloat16"
     bfloat16 = wanted and has_bfloat16(request.ctx)
-    fabric = make_fabric(request.ctx, bfloat16=bfloat16)
+    resting = config.env.shifts == "learned" and settings.quant_delay > 0  # thresholds, until quantization begins
+    fabric = make_fabric(request.ctx, bfloat16=bfloat16, resting=resting)
     fabric.launch()
     mine = identity(
         config,

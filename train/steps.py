@@ -7,6 +7,7 @@ step 2  fusion-bn-c2   kTrainingWithoutBN                     all absorbed
 
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,13 +55,13 @@ class Prepared:
         """
         network = self.network.network
         network.eval()
-        if self.mode != "kFloatTraining":
+        if self.network.quantized:
             snap(network)
         return Export(network, self.config.output_names)
 
     def output_shifts(self) -> dict[str, int] | None:
         """Shift of every exported output; None in float."""
-        if self.mode == "kFloatTraining":
+        if not self.network.quantized:
             return None
         return self.network.network.output_shifts()
 
@@ -83,7 +84,8 @@ class Training(nn.Module):
         for batch, start in zip(batches, starts, strict=False):
             for name in batch.tasks:
                 labelled[name] += range(start, start + len(batch.pictures))
-        outputs = self.network(image, labelled)
+        with self._precision(image.device.type):
+            outputs = self.network(image, labelled)
         return {name: loss(outputs, targets_of(name, batches)) for name, loss in self.losses.items()}
 
     def freeze(self) -> None:
@@ -91,12 +93,26 @@ class Training(nn.Module):
         for module in quantized(self.network):
             module.frozen.fill_(True)
 
-    def finish(self, batches: Iterator[list[Batch]]) -> str | None:
-        """What is in float becomes ready for quantization training: see `train.ranges`."""
-        if any(module.quantized for module in quantized(self.network)):
-            return None
+    @property
+    def quantized(self) -> bool:
+        """Whether it computes fake-quantized."""
+        return any(module.quantized for module in quantized(self.network))
+
+    def quantize(self) -> None:
+        """From now on it computes fake-quantized."""
+        for module in quantized(self.network):
+            module.quantized = True
+
+    def fit_ranges(self, batches: Iterator[list[Batch]]) -> str:
+        """Makes a network in float ready to be quantized: see `train.ranges`. Returns a line for the user."""
         self.network.eval()
-        return fit_ranges(self.network, lambda some: self.network(self._image(some), None), batches)
+        line = fit_ranges(self.network, lambda some: self.network(self._image(some), None), batches)
+        self.network.train()
+        return line
+
+    def _precision(self, device: str) -> AbstractContextManager[Any]:
+        """Mixed precision is for float: sums of quantized values are exact in float32 only."""
+        return torch.autocast(device, enabled=False) if self.quantized else nullcontext()
 
     def _image(self, batches: list[Batch]) -> Tensor:
         """The pictures of all batches, (N, 3, H, W)."""
@@ -140,14 +156,16 @@ class Export(nn.Module):
 
 def prepare(config: Config, step: int, *, start: Checkpoint | None, before: Checkpoint | None) -> Prepared:
     """The network of `step`: as `start`, a checkpoint of this very step, left it, or new from `before`, the last
-    checkpoint of the previous step (None for step 0).
+    checkpoint of the previous step (None for step 0). Fake-quantized as `start` was; a new one by its mode, and in
+    float if that begins with a `quant_delay`.
 
     ConfigError if `fusion_bn_patterns` does not fit, CheckpointError if a checkpoint does not fit the config.
     """
     network = MultiTaskNetwork(config)
-    mode = config.solver[step].mode
+    settings = config.training_step(step)
+    quantizes = settings.mode != "kFloatTraining"
     if config.env.shifts == "learned":
-        learn_thresholds(network, training=mode != "kFloatTraining")
+        learn_thresholds(network, training=quantizes)
     names = list(batch_norms(network))
     absorbed_in = absorbing_steps(config.fusion_bn_patterns, names, file=config.file)
     source = start or before
@@ -157,11 +175,14 @@ def prepare(config: Config, step: int, *, start: Checkpoint | None, before: Chec
     if start is None:
         unfreeze(network)
         absorb(network, [name for name in batch_norms(network) if absorbed_in[name] <= step])
+    begun = quantizes and not settings.quant_delay
     for module in quantized(network):
-        module.quantized = mode != "kFloatTraining"
+        module.quantized = begun if start is None else start.progress.get("quantized", quantizes)
     left = batch_norms(network)
     network.to(memory_format=torch.channels_last)
-    return Prepared(config, step, mode, Training(network, config), [name for name in names if name not in left])
+    return Prepared(
+        config, step, settings.mode, Training(network, config), [name for name in names if name not in left]
+    )
 
 
 def batch_norms(network: nn.Module) -> dict[str, QuantConv2d]:

@@ -169,6 +169,18 @@ ERRORS = [
     ),
     (
         "multitask.py",
+        "solver = training.SOLVER",
+        'solver = [{**training.SOLVER[0], "quant_delay": 0.8}, *training.SOLVER[1:]]',
+        r"multitask\.py: solver\.0\.quant_delay: with freeze_fraction 0.3 it leaves no iterations .*sum less than 1",
+    ),
+    (
+        "multitask.py",
+        "solver = training.SOLVER",
+        'solver = [training.SOLVER[0], {**training.SOLVER[1], "quant_delay": 0.1}, *training.SOLVER[2:]]',
+        r"multitask\.py: solver\.1\.quant_delay: kTrainingWithoutBN has none; delete it",
+    ),
+    (
+        "multitask.py",
         "training.FUSION_BN_PATTERNS",
         '{1: ["("], 2: ["x"]}',
         r"multitask\.py: fusion_bn_patterns\.1: .*no regular",

@@ -47,13 +47,17 @@ class Toy(nn.Module):
     def freeze(self) -> None:
         self.events.append("freeze")
 
-    def finish(self, batches: Iterator[Tensor]) -> str:
-        self.events.append(f"finish with {len(list(batches))}")
-        return "finished well"
+    def fit_ranges(self, batches: Iterator[Tensor]) -> str:
+        self.events.append(f"fit ranges to {len(list(batches))}")
+        return "fitted"
+
+    def quantize(self) -> None:
+        self.events.append("quantize")
 
 
-def plan(settings: Any, freeze: float = 0.5) -> Plan:
-    return Plan(2, settings.model_copy(update={"freeze_fraction": freeze}), EPOCHS, PER_EPOCH, 1)
+def plan(settings: Any, mode: str = "kTrainingWithoutBN", **changes: float) -> Plan:
+    changed = settings.model_copy(update={"freeze_fraction": 0.5, "mode": mode, **changes})
+    return Plan(2, changed, EPOCHS, PER_EPOCH, 1)
 
 
 @pytest.fixture
@@ -106,13 +110,27 @@ def test_a_step_leaves_its_checkpoints_and_results(tmp_path: Path, settings: Any
     assert names == [f"fusion-bn-c2-{part}.params" for part in ("0001", "0002", "0003", "init", "last-0000")]
     assert [row["epoch"] for row in rows(tmp_path)] == ["1", "2", "3"]
     assert {"a", "b", "loss", "learning_rate"} <= rows(tmp_path)[0].keys()
-    assert finished.module.events == ["freeze", "finish with 12"]
+    assert finished.module.events == ["freeze"]
 
 
+def test_a_float_step_ends_with_fitted_ranges(tmp_path: Path, settings: Any) -> None:
+    assert run(tmp_path, plan(settings, "kFloatTraining")).module.events == ["freeze", "fit ranges to 12"]
+
+
+def test_quantization_begins_after_its_delay(tmp_path: Path, settings: Any) -> None:
+    begun = run(tmp_path, plan(settings, "kTrainingWithBN", quant_delay=0.4, freeze_fraction=0.25))
+    assert begun.module.events == ["fit ranges to 4", "quantize", "freeze"]
+    before = load_checkpoint(tmp_path / "fusion-bn-c2-float.params").progress
+    assert (before["iteration"], before["quantized"]) == (4, False)
+    assert load_checkpoint(tmp_path / "fusion-bn-c2-0002.params").progress["quantized"]
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.4])
 @pytest.mark.parametrize("killed_at", [1, 4, 6, 9, 11])
 def test_after_a_kill_the_run_ends_on_the_same_bits(
-    tmp_path: Path, settings: Any, killed_at: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, settings: Any, killed_at: int, delay: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    settings = settings.model_copy(update={"quant_delay": delay})
     monkeypatch.setattr(train.loop, "SAVE_SECONDS", 0.0)  # a checkpoint after every iteration
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     run(whole, plan(settings))

@@ -61,6 +61,18 @@ def test_nothing_is_frozen_before_it_was_observed(repository: Path, fraction: fl
     assert Plan(0, settings.model_copy(update={"freeze_fraction": fraction}), 1, 1, 1).freeze_at == 1
 
 
+def test_quantization_begins_after_its_delay_and_is_observed_before_shifts_are_frozen(repository: Path) -> None:
+    settings = load(repository / "configs/4pe_resize/multitask.py").solver[0]
+    delayed = settings.model_copy(update={"quant_delay": 0.8, "freeze_fraction": 0.1})
+    plan = Plan(0, delayed, 5, 20, 1)
+    assert (plan.quantize_at, plan.freeze_at) == (80, 90)
+    short = Plan(0, delayed, 1, 4, 1)
+    assert (short.quantize_at, short.freeze_at) == (3, 4)
+    assert Plan(0, settings, 5, 20, 1).quantize_at == 0
+    in_float = settings.model_copy(update={"mode": "kFloatTraining"})
+    assert Plan(0, in_float, 5, 20, 1).quantize_at == 100
+
+
 def test_pipeline_test_is_short(repository: Path) -> None:
     config = load(repository / "configs/4pe_resize/multitask.py")
     plan = make_plan(config, 0, pipeline_test=True, iterations_per_epoch=lambda batch: 60 // batch)
