@@ -15,9 +15,9 @@ _EPOCH = 250  # iterations, a fraction of the scenes: many different ones, each 
 _ADAPTING = {
     "mode": "kTrainingWithoutBN",
     "epochs": 1,
-    "iterations_per_epoch": 75,
+    "iterations_per_epoch": 60,
     "batch_size": 8,
-    "learning_rate": 2e-4,
+    "learning_rate": 1e-4,
     "freeze_fraction": 0.3,
 }
 
