@@ -3,8 +3,9 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 RUN := runs/demo
 # Two processes of one thread each: threads that wait for each other cost more than they bring where something else runs,
-# too. tests/conftest.py says which tests stay together; in their own order, since few tests are not short ones.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder --durations 15
+# too. The tests of a file, which share what they build, stay together; files in their own order, since one of few tests
+# may be the longest.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 15
 CONFIG := configs/4pe_resize/multitask.py
 
 .PHONY: setup demo test parity lint

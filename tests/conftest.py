@@ -11,17 +11,6 @@ import train  # noqa: F401  # before torch, which reads then how long its thread
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What one process runs after the other: the tests of a file, which share what they build, and all files that need
-    the run of `tests/train/conftest.py`, which takes minutes to train.
-    """
-    trained = {item.path for item in items if "tiny_run" in getattr(item, "fixturenames", ())}
-    for item in items:
-        group = "tiny_run" if item.path in trained else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """Root of the checkout under test."""
