@@ -71,10 +71,12 @@ class StepTrainer:
         optimizer = ChannelwiseAdamW(self.module, self.plan.settings.weight_decay)
         self.wrapped, self.optimizer = self.fabric.setup(self.module, optimizer)
         self.wrapped.train()
-        self.quantized = self.plan.quantize_at == 0
         if start is not None:
             self._restore(start)
         else:
+            if self.plan.quantize_at == 0:  # or after a delay too short for an iteration
+                self.module.quantize()
+                self.quantized = True
             self._save(self.run.init(self.plan.step))
         self._began = self._saved = time.monotonic()
         with _stop_flag() as stop:

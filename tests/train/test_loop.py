@@ -110,7 +110,7 @@ def test_a_step_leaves_its_checkpoints_and_results(tmp_path: Path, settings: Any
     assert names == [f"fusion-bn-c2-{part}.params" for part in ("0001", "0002", "0003", "init", "last-0000")]
     assert [row["epoch"] for row in rows(tmp_path)] == ["1", "2", "3"]
     assert {"a", "b", "loss", "learning_rate"} <= rows(tmp_path)[0].keys()
-    assert finished.module.events == ["freeze"]
+    assert finished.module.events == ["quantize", "freeze"]
 
 
 def test_a_float_step_ends_with_fitted_ranges(tmp_path: Path, settings: Any) -> None:
@@ -123,6 +123,12 @@ def test_quantization_begins_after_its_delay(tmp_path: Path, settings: Any) -> N
     before = load_checkpoint(tmp_path / "fusion-bn-c2-float.params").progress
     assert (before["iteration"], before["quantized"]) == (4, False)
     assert load_checkpoint(tmp_path / "fusion-bn-c2-0002.params").progress["quantized"]
+
+
+def test_a_delay_of_less_than_an_iteration_is_none(tmp_path: Path, settings: Any) -> None:
+    begun = run(tmp_path, plan(settings, "kTrainingWithBN", quant_delay=0.05))
+    assert begun.module.events == ["quantize", "freeze"]
+    assert not Run(tmp_path).floating(2).exists()
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.4])
