@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 import tvm  # noqa: F401  # the whole of it: a test that runs a model first would load the runtime library alone
+from hypothesis import settings
 
 import train  # noqa: F401  # before torch, which reads then how long its threads may spin
+
+settings.register_profile("bitroad", deadline=None)  # a busy machine is no error
+settings.load_profile("bitroad")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

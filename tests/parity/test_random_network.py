@@ -18,7 +18,6 @@ Check = Callable[[Spec], None]
 
 # A network takes seconds: no shrinking, the drawn one is small enough to be looked at.
 EXAMPLES = settings(
-    deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=(HealthCheck.too_slow,),
     print_blob=True,

@@ -188,7 +188,7 @@ def test_equals_the_slow_one(check: Callable[[], None]) -> None:
     check()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.integers(-4, 12), st.integers(-1, 2), st.sampled_from([[3, 4], [-1, 0, 1], None]))
 def test_any_maps(seed: int, shift: int, margin: int, values: list[int] | None) -> None:
     attributes = replace(ATTRIBUTES, input_shift=shift, nms_margin=margin, box_filter_threshold=0)

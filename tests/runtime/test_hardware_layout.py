@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from quant.postprocess import pack_hardware
@@ -13,7 +13,6 @@ coordinate = st.integers(-(2**15), 2**15 - 1)
 row = st.tuples(coordinate, coordinate, coordinate, coordinate, st.integers(-128, 127), st.integers(0, 255))
 
 
-@settings(deadline=None)
 @given(st.lists(row, max_size=12), st.integers(0, 5))
 def test_what_was_packed_comes_back(rows: list[tuple[int, ...]], unused: int) -> None:
     boxes = np.array(rows, np.int32).reshape(-1, 6)

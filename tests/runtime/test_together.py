@@ -88,7 +88,7 @@ def test_an_edge_of_the_picture_is_none_of_the_window() -> None:
 box = st.tuples(st.integers(0, 100), st.integers(16, 70), st.integers(4, 40), st.integers(4, 30), st.integers(-8, 90))
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(near=st.lists(box, max_size=8), far=st.lists(box, max_size=8))
 def test_no_two_boxes_of_a_class_overlap_more_than_the_threshold(
     fake_engine, manifest: Manifest, scene: np.ndarray, near: list, far: list

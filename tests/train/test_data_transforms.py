@@ -115,7 +115,7 @@ def scenes(draw: st.DrawFn) -> Sample:
     return Sample(picture, {"d": Boxes.of(rows)}, {"s": mask})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     sample=scenes(),
     draw_number=st.integers(0, 2**32 - 1),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from configs import Config, load
@@ -70,7 +70,6 @@ def attributes_of(task: DetectionTask, shift: int) -> DetectionAttributes:
     return detection_attributes(task.deployment(), score_shift=SCORE_SHIFT, delta_shift=shift)
 
 
-@settings(deadline=None)
 @given(**case)
 def test_every_matched_anchor_gives_its_box_back(task: DetectionTask, shift: int, boxes: list) -> None:
     corners = corners_of(boxes)
