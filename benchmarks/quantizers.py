@@ -40,10 +40,12 @@ def config_of(shifts: Literal["observed", "learned"]) -> Config:
 
 def trained(shifts: Literal["observed", "learned"], start: Path, folder: Path) -> Path:
     """Step 2's export, of a training that begins with the weights of the checkpoint `start`."""
-    config, seed = config_of(shifts), load(CONFIG).env.seed
+    config = config_of(shifts)
     for step in range(3):
         init = None if step else start
-        train_step(Request(config, step, folder, pipeline_test=False, ctx="cpu", resume=True, seed=seed, init=init))
+        train_step(
+            Request(config, step, folder, pipeline_test=False, ctx="cpu", resume=True, seed=config.env.seed, init=init)
+        )
     return Run(folder).export(2)
 
 

@@ -38,6 +38,11 @@ class TrainingStep(Frozen):
     """Of kTrainingWithBN: share of the step, at its beginning, that trains in float, from which quantization training
     goes on along the same schedule."""
 
+    @property
+    def begins_in_float(self) -> bool:
+        """Whether its first iterations are not fake-quantized."""
+        return self.mode == "kFloatTraining" or self.quant_delay > 0
+
 
 class IntInferenceStep(Frozen):
     """Step 3: nothing is trained."""

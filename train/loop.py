@@ -29,7 +29,9 @@ Batches = Callable[[int, int], Iterator[Any]]
 
 
 class Trainable(Protocol):
-    """The network of a step with its losses, a torch module."""
+    """The network of a step with its losses, a torch module. `quantized`: whether it computes fake-quantized."""
+
+    quantized: bool
 
     def __call__(self, batches: Any) -> dict[str, torch.Tensor]:
         """Loss of every task for one iteration's batches."""
@@ -61,7 +63,6 @@ class StepTrainer:
     reporter: Reporter
     done: int = 0
     frozen: bool = False
-    quantized: bool = False
     sums: dict[str, float] = field(default_factory=dict)
     waited: float = 0.0  # seconds, for data
     loop_began: float = 0.0
@@ -76,7 +77,6 @@ class StepTrainer:
         else:
             if self.plan.quantize_at == 0:  # or after a delay too short for an iteration
                 self.module.quantize()
-                self.quantized = True
             self._save(self.run.init(self.plan.step))
         self._began = self._saved = time.monotonic()
         with _stop_flag() as stop:
@@ -90,7 +90,7 @@ class StepTrainer:
         self._finish()
 
     def _iterate(self, batches: Any) -> None:
-        if self.done >= self.plan.quantize_at and not self.quantized:
+        if self.done >= self.plan.quantize_at and not self.module.quantized:
             self._quantize()
         if self.done >= self.plan.freeze_at and not self.frozen:
             self._freeze()
@@ -158,7 +158,7 @@ class StepTrainer:
     def _finish(self) -> None:
         if not self.frozen:
             self._freeze()
-        if not self.quantized:
+        if not self.module.quantized:
             self._fit_ranges()
         self._save(self.run.last(self.plan.step), resumable=False)
         self.reporter.say(f"waited for data in {self._waiting_percent():.1f}% of the time")
@@ -170,7 +170,6 @@ class StepTrainer:
         self._save(self.run.floating(self.plan.step))
         self._fit_ranges()
         self.module.quantize()
-        self.quantized = True
 
     def _fit_ranges(self) -> None:
         pictures = self.batches(self.done, self.done + min(self.done, FITTING))
@@ -188,7 +187,7 @@ class StepTrainer:
                 "iteration": self.done,
                 "epoch": self.done // self.plan.iterations_per_epoch,
                 "frozen": self.frozen,
-                "quantized": self.quantized,
+                "quantized": self.module.quantized,
                 "sums": self.sums,
             }
             training = {"optimizer": self.optimizer.state_dict(), "random": random_state()} if resumable else {}
@@ -199,7 +198,8 @@ class StepTrainer:
     def _restore(self, start: Checkpoint) -> None:
         self.done = int(start.progress["iteration"])
         self.sums = dict(start.progress["sums"])
-        self.quantized = bool(start.progress["quantized"])
+        if start.progress["quantized"]:
+            self.module.quantize()
         if start.progress["frozen"]:
             self._freeze()
         self.module.load_state_dict(start.model)

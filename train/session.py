@@ -48,8 +48,7 @@ def train_step(request: Request) -> None:
     use_exact_convolutions()
     torch.set_num_threads(config.common.threads)
     settings = config.training_step(step)
-    in_float = settings.mode == "kFloatTraining" or settings.quant_delay > 0
-    wanted = in_float and config.env.float_precision == "bfloat16"
+    wanted = settings.begins_in_float and config.env.float_precision == "bfloat16"
     bfloat16 = wanted and has_bfloat16(request.ctx)
     resting = config.env.shifts == "learned" and settings.quant_delay > 0  # thresholds, until quantization begins
     fabric = make_fabric(request.ctx, bfloat16=bfloat16, resting=resting)

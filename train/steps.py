@@ -175,9 +175,9 @@ def prepare(config: Config, step: int, *, start: Checkpoint | None, before: Chec
     if start is None:
         unfreeze(network)
         absorb(network, [name for name in batch_norms(network) if absorbed_in[name] <= step])
-    begun = quantizes and not settings.quant_delay
+    begun = not settings.begins_in_float if start is None else start.progress.get("quantized", quantizes)
     for module in quantized(network):
-        module.quantized = begun if start is None else start.progress.get("quantized", quantizes)
+        module.quantized = begun
     left = batch_norms(network)
     network.to(memory_format=torch.channels_last)
     return Prepared(

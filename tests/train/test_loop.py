@@ -37,6 +37,7 @@ class Toy(nn.Module):
         self.weight = nn.Parameter(torch.linspace(-1, 1, 6).reshape(2, 3))
         self.register_buffer("seen", torch.zeros(()))
         self.events: list[str] = []
+        self.quantized = False
 
     def forward(self, batches: Tensor) -> dict[str, Tensor]:
         self.seen += batches.mean()
@@ -53,6 +54,7 @@ class Toy(nn.Module):
 
     def quantize(self) -> None:
         self.events.append("quantize")
+        self.quantized = True
 
 
 def plan(settings: Any, mode: str = "kTrainingWithoutBN", **changes: float) -> Plan:
