@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from accuracy import CONFIG, DATA, judged, measure
+from accuracy import CONFIG, DATA, judged, measure_all
 from phases import REPOSITORY, command
 from rich.console import Console
 from rich.table import Table
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     models = {"float": model, "static": calibrated(model, options.out / "static")}
     models["observed"] = trained("observed", start, options.out / "observed")
     models["learned"] = trained("learned", start, options.out / "learned")
-    values = {name: judged(measure(model, config, None), config) for name, model in models.items()}
+    values = {name: judged(results, config) for name, results in measure_all(models, config, None).items()}
     table = Table("task, judged on", *values, title="mIoU or mAP50, percent")
     for row in next(iter(values.values())):
         table.add_row(row, *(f"{entry[row]:.2f}" for entry in values.values()))

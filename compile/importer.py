@@ -50,7 +50,10 @@ class ImportedModel:
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
-    """Reads and checks an ONNX file. Raises CompileError naming the file and, for a foreign op, the node."""
+    """Reads and checks an ONNX file: a convolution and at least one more layer, of SUPPORTED_OPS only.
+
+    Raises CompileError naming the file and, for a foreign op, the node.
+    """
     if not path.is_file():
         raise CompileError(f"{path}: no such file; `python -m train.train` writes it at the end of a step")
     try:
@@ -65,6 +68,9 @@ def read_onnx(path: Path) -> onnx.ModelProto:
                 f"{path}: node {node.name or node.output[0]} is a {node.op_type}, which step 3 has no integer form "
                 f"for; export a model of {', '.join(sorted(SUPPORTED_OPS))} only"
             )
+    kinds = [node.op_type for node in model.graph.node if node.op_type in NAMED_OPS]
+    if "Conv" not in kinds or len(kinds) < 2:
+        raise CompileError(f"{path}: no network, its nodes are {', '.join(kinds) or 'none'}; export it again")
     return model
 
 

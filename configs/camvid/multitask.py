@@ -31,7 +31,7 @@ fusion_bn_patterns = training.FUSION_BN_PATTERNS
 solver: list[dict[str, _Any]] = [
     {
         "mode": "kTrainingWithBN",
-        "epochs": 5,
+        "epochs": 4,
         "iterations_per_epoch": _EPOCH,
         "batch_size": 8,
         "learning_rate": 4e-3,

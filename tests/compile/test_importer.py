@@ -108,6 +108,17 @@ def test_a_foreign_operator_is_refused_by_its_node(tmp_path: Path, name: str, sh
         read_onnx(path)
 
 
+@pytest.mark.parametrize("kinds", [("Relu",), ("Relu", "Relu"), ("Identity", "Add")])
+def test_what_holds_no_convolution_is_refused(tmp_path: Path, kinds: tuple[str, ...]) -> None:
+    b = ModelBuilder(HW, seed=0)
+    x = b.image()
+    for number, kind in enumerate(kinds):
+        x = b.node(kind, [x, x] if kind == "Add" else [x], f"layer.{number}")
+    path = saved(b.finish({"out": x}), tmp_path / "a.onnx")
+    with pytest.raises(CompileError, match=rf"a\.onnx: no network, its nodes are .*{', '.join(kinds)}; export it"):
+        read_onnx(path)
+
+
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CompileError, match=r"a\.onnx: no such file; .*train\.train"):
         read_onnx(tmp_path / "a.onnx")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 SCRIPT = "tools/quanti_training_2step_fusion_bn.sh"
 MULTITASK = """
@@ -60,8 +61,20 @@ def _tiny_config(repository: Path, folder: Path) -> Path:
 def tiny_run(
     tiny_config: Callable[[Path], Path], repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> TinyRun:
-    """All steps of the tiny config, and the comparison, by the one command that a user types."""
-    folder = tmp_path_factory.mktemp("tiny")
+    """All steps of the tiny config, and the comparison, by the one command that a user types: done once for all of
+    pytest's processes, each of which has a copy to itself.
+    """
+    own = tmp_path_factory.getbasetemp()
+    made = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "tiny-run"  # says where
+    with FileLock(made.with_suffix(".lock")):
+        if not made.is_file():
+            first = _make_tiny_run(tiny_config, repository, tmp_path_factory.mktemp("tiny"))
+            made.write_text(f"{first.config}\n{first.folder}")
+    config, folder = map(Path, made.read_text().splitlines())
+    return TinyRun(config, shutil.copytree(folder, tmp_path_factory.mktemp("own") / "run"))
+
+
+def _make_tiny_run(tiny_config: Callable[[Path], Path], repository: Path, folder: Path) -> TinyRun:
     run = TinyRun(tiny_config(folder), folder / "run")
     command = ["bash", SCRIPT, "--config", str(run.config), "--pipeline-test", "--out", str(run.folder)]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
