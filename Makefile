@@ -12,8 +12,8 @@ CONFIG := configs/4pe_resize/multitask.py
 
 setup: .venv/.installed
 
-# A stamp, so that a second run reuses the environment unless the list of packages changed. torch comes first and alone: its CPU wheel
-# needs no CUDA packages.
+# A stamp, so that a second run reuses the environment unless the list of packages changed. torch comes first and alone: pip takes a
+# CPU wheel where its configuration names a place that has one, else the one with CUDA, which is gigabytes more.
 .venv/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0'

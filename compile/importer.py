@@ -79,7 +79,7 @@ def check_input(model: onnx.ModelProto, path: Path) -> None:
     parameters = {initializer.name for initializer in model.graph.initializer}
     inputs = {entry.name: entry.type.tensor_type for entry in model.graph.input if entry.name not in parameters}
     sizes = [size.dim_value for tensor in inputs.values() for size in tensor.shape.dim]
-    if list(inputs) != ["image"] or len(sizes) != 4 or not all(sizes):
+    if list(inputs) != ["image"] or len(sizes) != 4 or not all(size > 0 for size in sizes):
         raise CompileError(
             f"{path}: its inputs are {', '.join(inputs)}, step 3 needs the one input image, float32 (1, 3, H, W) of a "
             "fixed size; export it again"

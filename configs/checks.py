@@ -81,7 +81,7 @@ def _heads_find_their_maps(config: Config, task_files: list[str]) -> None:
 
 
 def _geometries_add_up(config: Config) -> None:
-    """A picture must become the input exactly: network.md of the design."""
+    """A picture of `source_hw` must become the input exactly: scaled to `pyramid_hw`, then cut and padded."""
     for entry in config.common.geometries:
         rows, columns = entry.pyramid_hw
         key, size = f"common.geometries.{entry.name}", f"{entry.height}x{entry.width}"
@@ -90,6 +90,10 @@ def _geometries_add_up(config: Config) -> None:
             if (entry.height, entry.width) != (height, width):
                 what = f"{size}, but pyramid_hw less cut_top rows and more pad_right columns is {height}x{width}"
                 raise ConfigError(config.file, f"{key}.height, width", what, "make the numbers agree")
+            scaled = round(entry.source_hw[0] * columns / entry.source_hw[1])
+            if rows != scaled:
+                what = f"{rows} rows, but {entry.source_hw} scaled to {columns} columns has {scaled}"
+                raise ConfigError(config.file, f"{key}.pyramid_hw", what, "make the numbers agree")
             if entry.cut_left:
                 cure = "delete it: the resize variant keeps every column"
                 raise ConfigError(config.file, f"{key}.cut_left", "not 0", cure)

@@ -55,13 +55,6 @@ class Manifest:
     sources: Mapping[str, str]
     schema_version: int = SCHEMA_VERSION
 
-    def task(self, name: str) -> Task:
-        """The task called `name`; ArtifactError with the names that exist if there is none."""
-        for task in self.tasks:
-            if task.name == name:
-                return task
-        raise ArtifactError(f"the model has no task '{name}'; it has: {', '.join(task.name for task in self.tasks)}")
-
     def to_json(self) -> dict[str, Any]:
         """The manifest as JSON-able dictionaries, in the order of the fields."""
         return {

@@ -6,7 +6,7 @@ A file that cannot be processed is noted and the rest goes on; an interruption k
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ from typing import Any
 from runtime.draw import draw_overlay
 from runtime.errors import ImageError, VideoError
 from runtime.image import Inputs, Picture, read_picture
+from runtime.interruption import stop_flag
 from runtime.predict import PicturePredictor, Prediction, by_any
 from runtime.results import ResultsWriter, unique_names, write_mask, write_picture
 from runtime.stream import in_order
 from runtime.timing import Progress, Stopwatch, statistics_table
 from runtime.video import VideoReader, VideoWriter
 
+Stopped = Callable[[], bool]
 OVERLAYS, MASKS = "overlays", "masks"
 SHOWN_SCORE = 0.3
 
@@ -111,19 +113,23 @@ class Batch:
         names = unique_names(files)
         progress = Progress(len(files))
         interrupted, start = False, time.perf_counter()
-        try:
-            self._pictures(pictures, names[: len(pictures)], progress)
-            for index, (file, name) in enumerate(zip(videos, names[len(pictures) :], strict=True), len(pictures)):
-                progress.show(index, str(file))
-                try:
-                    self._video(file, name)
-                except (ImageError, VideoError) as error:
-                    self._writer.add_failure(str(file), str(error))
-        except KeyboardInterrupt:
-            interrupted = True
-        finally:
-            progress.clear()
-            self._writer.save()
+        with stop_flag() as stopped:
+            try:
+                self._pictures(pictures, names[: len(pictures)], progress, stopped)
+                for index, (file, name) in enumerate(zip(videos, names[len(pictures) :], strict=True), len(pictures)):
+                    if stopped():
+                        break
+                    progress.show(index, str(file))
+                    try:
+                        self._video(file, name, stopped)
+                    except (ImageError, VideoError) as error:
+                        self._writer.add_failure(str(file), str(error))
+                interrupted = stopped()
+            except KeyboardInterrupt:  # the second one
+                interrupted = True
+            finally:
+                progress.clear()
+                self._writer.save()
         return Report(
             self._writer.count,
             self._detections,
@@ -133,11 +139,10 @@ class Batch:
             interrupted,
         )
 
-    def _pictures(self, files: Sequence[Path], names: Sequence[str], progress: Progress) -> None:
-        done = in_order(self._picture, zip(files, names, strict=True), self._workers)
-        for index, file in enumerate(files):
+    def _pictures(self, files: Sequence[Path], names: Sequence[str], progress: Progress, stopped: Stopped) -> None:
+        done = in_order(self._picture, zip(files, names, strict=True), self._workers, stopped)
+        for index, (file, work) in enumerate(zip(files, done, strict=False)):  # fewer results where it was stopped
             progress.show(index, str(file))
-            work = next(done)
             if isinstance(work, ImageError):
                 self._writer.add_failure(str(file), str(work))
             else:
@@ -162,11 +167,11 @@ class Batch:
                     write_picture(self._out / OVERLAYS / f"{name}.jpg", overlay)
         return Work(without_masks(prediction), masks, stopwatch.once())
 
-    def _video(self, file: Path, name: str) -> None:
+    def _video(self, file: Path, name: str, stopped: Stopped) -> None:
         reader = VideoReader(file)
         progress = Progress(reader.count)
         with VideoWriter(self._out / OVERLAYS / f"{name}.mp4", reader.rate) as writer:
-            for index, work in enumerate(in_order(self._frame, reader, self._workers)):
+            for index, work in enumerate(in_order(self._frame, reader, self._workers, stopped)):
                 progress.show(index, f"frames of {file}")
                 if work.overlay is not None:
                     with self._stopwatch.measure("write"):

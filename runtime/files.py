@@ -1,7 +1,10 @@
 """Files that appear whole or not at all."""
 
+import hashlib
 import os
 from pathlib import Path
+
+LONG_NAME = 200  # bytes; file systems take 255
 
 
 def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
@@ -11,7 +14,7 @@ def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
     a stream of pictures does not wait for the disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{_short(path.name)}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -23,6 +26,12 @@ def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
         temporary.unlink(missing_ok=True)
     if sync:
         _sync_folder(path.parent)
+
+
+def _short(name: str) -> str:
+    """The name, or a digest where little more would be too long for a file system."""
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= LONG_NAME else hashlib.sha256(encoded).hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -14,24 +14,33 @@ Result = TypeVar("Result")
 AHEAD = 2  # items to a worker that are taken before the first result is asked for
 
 
-def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """work(item) of every item, `workers` at a time. What `work` raises is raised in its turn.
+def in_order(
+    work: Callable[[Item], Result], items: Iterable[Item], workers: int, stopped: Callable[[], bool] = lambda: False
+) -> Iterator[Result]:
+    """work(item) of every item, `workers` at a time. What `work` raises is raised in its turn, and so is what `items`
+    raises: after the results of all that came before.
 
-    After a KeyboardInterrupt the results of items that are being worked on still come, and then it is raised.
+    Once `stopped`, no more items are taken; the results of those that were still come.
     """
-    source = iter(items)
+    source, failures = iter(items), list[Exception]()
+    under_way: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        under_way: deque[Future[Result]] = deque(pool.submit(work, item) for item in islice(source, AHEAD * workers))
+
+        def take(count: int) -> None:
+            try:
+                while count and not failures and not stopped():
+                    under_way.extend(pool.submit(work, item) for item in islice(source, 1))
+                    count -= 1
+            except Exception as error:
+                failures.append(error)
+
         try:
+            take(AHEAD * workers)
             while under_way:
-                yield under_way[0].result()
-                under_way.popleft()
-                under_way.extend(pool.submit(work, item) for item in islice(source, 1))
-        except KeyboardInterrupt:
-            begun = [future for future in under_way if not future.cancel()]
-            for future in begun:
-                yield future.result()
-            raise
+                yield under_way.popleft().result()
+                take(1)
         finally:
             for future in under_way:
                 future.cancel()
+    if failures:
+        raise failures[0]

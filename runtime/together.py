@@ -18,7 +18,9 @@ from runtime.predict import Detection, Prediction, Predictor, select_tasks
 from runtime.schema import DetectionTask, Task
 
 NMS_UNIT = 256  # nms_threshold is an IoU in these parts
-EDGE = 2.0  # pixels of a network's input: a box that comes so close to the window's edge may go on behind it
+# A box that comes so close to the window's edge may go on behind it: pixels of the network's input, or, since the error
+# of an edge grows with the box, this share of its side.
+EDGE, EDGE_SHARE = 2.0, 0.03
 INSIDE = 0.5  # share of a part's area that lies in the whole object
 
 
@@ -76,16 +78,17 @@ def _all_tasks(predictors: Sequence[Predictor], only: Sequence[str] | None) -> t
     for task in (task for predictor in predictors for task in predictor.tasks):
         known = tasks.setdefault(task.name, task)
         wanted = only is None or task.name in only
-        if wanted and (known.kind, known.classes) != (task.kind, task.classes):
+        if wanted and _meaning(known) != _meaning(task):
             raise UsageError(
-                f"the models' tasks '{task.name}' differ in their classes: {_names(known)} and {_names(task)}; "
+                f"the models' tasks '{task.name}' differ: {_meaning(known)} and {_meaning(task)}; "
                 "give models of the same task, or leave it out with --tasks"
             )
     return tuple(tasks.values())
 
 
-def _names(task: Task) -> str:
-    return ", ".join(entry.name for entry in task.classes)
+def _meaning(task: Task) -> str:
+    """What two models must agree on; colours are those of the first."""
+    return f"{task.kind} of {', '.join(entry.name for entry in task.classes)}"
 
 
 def is_cut(box: tuple[float, float, float, float], placement: Placement) -> bool:
@@ -94,11 +97,13 @@ def is_cut(box: tuple[float, float, float, float], placement: Placement) -> bool
     left, top, right, bottom = placement.window
     # in integers: an edge of the picture itself must not count as one within it by a rounding error
     (rows, columns), (height, width) = placement.valid_hw, placement.scaled_hw
+    beside = max(EDGE * horizontal, EDGE_SHARE * (box[2] - box[0]))
+    above = max(EDGE * vertical, EDGE_SHARE * (box[3] - box[1]))
     return (
-        (placement.left > 0 and box[0] < left + EDGE * horizontal)
-        or (placement.top > 0 and box[1] < top + EDGE * vertical)
-        or (placement.left + columns < width and box[2] > right - EDGE * horizontal)
-        or (placement.top + rows < height and box[3] > bottom - EDGE * vertical)
+        (placement.left > 0 and box[0] < left + beside)
+        or (placement.top > 0 and box[1] < top + above)
+        or (placement.left + columns < width and box[2] > right - beside)
+        or (placement.top + rows < height and box[3] > bottom - above)
     )
 
 

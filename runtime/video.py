@@ -10,13 +10,14 @@ import cv2
 from runtime.errors import VideoError
 from runtime.image import Picture, check_size
 
-ROUNDED = 1  # frames; some containers store a duration only, from which their number is reckoned
+SPARE = 1  # frames that a file may state and not have,
+SPARE_SHARE = 0.1  # and the share of a number that was reckoned from the duration
 DEFAULT_RATE = 25.0  # for files that do not say theirs
 
 
 class VideoReader:
     """Iterates over a video's frames, RGB uint8 (h, w, 3). `rate` is in frames a second, `count` what the file
-    announces, 0 if it does not. VideoError if it cannot be opened, or ends before the announced number of frames.
+    announces, 0 if it does not. VideoError if it cannot be opened, or ends well before that.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,6 +27,7 @@ class VideoReader:
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._path = path
+        self._spare = 0.0 if states_count(path) else SPARE_SHARE
         self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
             raise VideoError(f"{path}: not a video, damaged or cut short; copy it again, or convert it to MP4")
@@ -46,10 +48,19 @@ class VideoReader:
                 yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
         finally:
             self._capture.release()
-        if seen < self.count - ROUNDED or not seen:
+        if seen < self.count * (1 - self._spare) - SPARE or not seen:
             raise VideoError(
                 f"{self._path}: ends after {seen} of {self.count} frames; it is cut short or damaged, copy it again"
             )
+
+
+def states_count(path: Path) -> bool:
+    """Whether the file's format has a number of frames in it, as MP4, MOV and AVI do. For others (Matroska, WebM, MPEG
+    streams) OpenCV reckons one from the duration, which may be that of the sound.
+    """
+    with path.open("rb") as file:
+        start = file.read(12)
+    return start[4:8] == b"ftyp" or (start[:4], start[8:]) == (b"RIFF", b"AVI ")
 
 
 class VideoWriter:

@@ -57,7 +57,7 @@ if [ -f "$mark" ]; then
     echo "$out holds an unfinished run of this call: continuing it (delete the folder to start again)"
     resume=--resume
   elif [[ "$begun" != *" --pipeline-test"* ]]; then
-    fail "$out holds an unfinished run; continue it with: $begun
+    fail "$out holds an unfinished run; continue it with: bash tools/quanti_training_2step_fusion_bn.sh $begun --out $out
 or give another folder with --out, or delete this one"
   fi
 fi
@@ -89,4 +89,4 @@ echo "== compile.verify: step 2 against the compiled model"
 rm -- "$mark"
 echo
 echo "Done. Everything lies in $out; run the model with"
-echo "  python -m runtime.infer --model $out/int-inference-export-last.so --images PICTURES --out FOLDER"
+echo "  $python -m runtime.infer --model $out/int-inference-export-last.so --images PICTURES --out FOLDER"

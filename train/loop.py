@@ -5,10 +5,8 @@ iterations done: learning rate and order of pictures follow from that number.
 """
 
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,6 +14,7 @@ import torch
 from lightning_fabric import Fabric
 
 from quant import processes
+from runtime.interruption import stop_flag
 from train.checkpoint import Checkpoint, random_state, restore_random_state, save_checkpoint
 from train.errors import TrainError
 from train.optimizer import ChannelwiseAdamW
@@ -79,7 +78,7 @@ class StepTrainer:
                 self.module.quantize()
             self._save(self.run.init(self.plan.step))
         self._began = self._saved = time.monotonic()
-        with _stop_flag() as stop:
+        with stop_flag() as stop:
             for batches in self._timed(self.batches(self.done, self.plan.iterations)):
                 self._iterate(batches)
                 self._after_iteration()
@@ -208,23 +207,3 @@ class StepTrainer:
             for name in ("exp_avg", "exp_avg_sq"):  # the fused step pairs elements by their places in memory
                 state[name] = torch.empty_like(parameter).copy_(state[name])
         restore_random_state(start.training["random"])
-
-
-@contextmanager
-def _stop_flag() -> Iterator[Callable[[], bool]]:
-    """Within it the first Ctrl-C (or SIGTERM) only sets a flag, read by the function yielded: an iteration is never cut
-    in two. The second one interrupts at once.
-    """
-    caught: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(caught)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

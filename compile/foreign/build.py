@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from tvm import relax
 
 from compile.errors import CompileError
+from compile.files import first_line
 from compile.foreign import reference
 from compile.foreign.model import read_foreign
 from compile.foreign.network import Network, Output
@@ -24,6 +27,8 @@ from compile.targets import Target
 from compile.witness import float_kernels, open_session
 from quant.arith import INT8_MAX, INT8_MIN
 from runtime.artifact import file_sha256
+from runtime.errors import ArtifactError
+from runtime.processor import missing_flags
 from runtime.tensor_model import TensorManifest, TensorModel, TensorSpec
 
 TRIED = 16  # inputs that the compiled model is tried on
@@ -31,26 +36,51 @@ SEED = 0
 
 
 def build_foreign(path: Path, folder: Path, target: Target, console: Console) -> Path:
-    """Writes `<name>.so` and `.json` of the ONNX to `folder`; returns the `.so`. Raises CompileError."""
+    """Writes `<name>.so` and `.json` of the ONNX to `folder`, in place of those that an earlier build left; returns
+    the `.so`. Raises CompileError.
+    """
     model = read_foreign(path)
     network = read_network(model)
     if target.is_foreign:
         raise CompileError(f"--target {target.name}: a foreign model is built for this machine only; use native")
+    missing = missing_flags(target.flags)
+    if missing:
+        raise CompileError(f"--target {target.name}: this processor has no {', '.join(missing)}; use native")
     find_compiler()
     session = open_session(model.proto, float_kernels(), where=str(path))
     console.print(f"{path}: {len(network.layers)} layers, input {network.input_name} {network.input_shape}")
-    folder.mkdir(parents=True, exist_ok=True)
     library = folder / f"{path.stem}.so"
-    try:
-        export_library(tvm.compile(to_relax(network), target.llvm()), library)
-        manifest_of(network, target, library, path).save(library.with_suffix(".json"))
-        report(path, session, network, TensorModel(library), console)
-    except BaseException:  # Ctrl-C, too: nobody shall run what was not compared
-        for file in (library, library.with_suffix(".json")):
-            file.unlink(missing_ok=True)
-        raise
-    console.print(f"wrote {library} and {library.with_suffix('.json').name}")
+    description = library.with_suffix(".json")
+    if description.exists():
+        refuse_other_file(description)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="unfinished-", dir=folder) as unfinished:  # nobody shall run what was not compared
+        built = Path(unfinished) / library.name
+        export_library(compiled(network, target, path), built)
+        manifest_of(network, target, built, path).save(built.with_suffix(".json"))
+        report(path, session, network, TensorModel(built), console)
+        built.replace(library)
+        built.with_suffix(".json").replace(description)
+    console.print(f"wrote {library} and {description.name}")
     return library
+
+
+def refuse_other_file(description: Path) -> None:
+    """Raises CompileError unless it is one of ours: any file may be called so."""
+    try:
+        TensorManifest.load(description)
+    except ArtifactError as error:
+        raise CompileError(
+            f"{description}: is there, and no description of a foreign model; choose another --out"
+        ) from error
+
+
+def compiled(network: Network, target: Target, path: Path) -> relax.VMExecutable:
+    """Machine code. Raises CompileError."""
+    try:
+        return tvm.compile(to_relax(network), target.llvm())
+    except Exception as error:  # TVM raises whatever its passes meet
+        raise CompileError(f"{path}: TVM cannot compile it ({first_line(error)}); report this model") from error
 
 
 def manifest_of(network: Network, target: Target, library: Path, source: Path) -> TensorManifest:

@@ -65,7 +65,7 @@ def read_foreign(path: Path) -> ForeignModel:
         onnx.checker.check_model(proto)
     except Exception as error:  # protobuf and the checker raise classes of their own
         raise CompileError(f"{path}: not a valid ONNX model ({first_line(error)}); export it again") from None
-    constants = {entry.name: numpy_helper.to_array(entry) for entry in proto.graph.initializer}
+    constants = {entry.name: _array(entry, entry.name, path) for entry in proto.graph.initializer}
     for node in proto.graph.node:
         if node.op_type == "Constant":
             constants[node.output[0]] = _constant(node, path)
@@ -82,11 +82,18 @@ def read_foreign(path: Path) -> ForeignModel:
 def _constant(node: onnx.NodeProto, path: Path) -> NDArray[Any]:
     values = attributes_of(node)
     if "value" in values:
-        return numpy_helper.to_array(values["value"])
+        return _array(values["value"], node.output[0], path)
     for name in ("value_float", "value_floats", "value_int", "value_ints"):
         if name in values:
             return np.array(values[name], np.float32 if "float" in name else np.int64)
     raise CompileError(f"{path}: node {name_of(node)} (Constant): only tensors and numbers can be read")
+
+
+def _array(tensor: onnx.TensorProto, name: str, path: Path) -> NDArray[Any]:
+    try:
+        return numpy_helper.to_array(tensor)
+    except Exception as error:  # whatever numpy and onnx make of bytes that do not fit the shape
+        raise CompileError(f"{path}: tensor {name} cannot be read ({first_line(error)}); export it again") from error
 
 
 def _check_ops(proto: onnx.ModelProto, path: Path) -> None:
@@ -106,8 +113,8 @@ def _check_inputs(proto: onnx.ModelProto, constants: dict[str, NDArray[Any]], pa
         raise CompileError(f"{path}: it has {len(inputs)} inputs ({names}); export a model of one picture")
     tensor = inputs[0].type.tensor_type
     sizes = [entry.dim_value for entry in tensor.shape.dim]
-    if not all(sizes):
-        named = [entry.dim_param or "?" for entry in tensor.shape.dim if not entry.dim_value]
+    if not all(size > 0 for size in sizes):
+        named = [entry.dim_param or "?" for entry in tensor.shape.dim if entry.dim_value <= 0]
         raise CompileError(
             f"{path}: input {inputs[0].name} has dynamic sizes ({', '.join(named)}); export it with a fixed shape"
         )
@@ -128,7 +135,7 @@ def _shapes(proto: onnx.ModelProto, path: Path) -> dict[str, tuple[int, ...]]:
 def _check_shapes(model: ForeignModel) -> None:
     for node in model.nodes:
         for name in filter(None, node.output):  # one that is not wanted has no name
-            if name not in model.shapes or not all(model.shapes[name]):
+            if name not in model.shapes or not all(size > 0 for size in model.shapes[name]):
                 raise model.error(node, "its shape is not known before it runs; export it with fixed shapes")
 
 

@@ -25,16 +25,16 @@ from compile.foreign.network import (
     Table,
     Tensor,
 )
-from compile.foreign.products import convolution, linear, pads_of, real_values, times_constant
-from compile.foreign.reader import Reader, Shape, Visitor
+from compile.foreign.products import convolution, linear, real_values, times_constant
+from compile.foreign.reader import SAME, Reader, Shape, Visitor
 from compile.foreign.states import Floats, Largest, Open, Quantized, State, Weights, on_grid
+from compile.foreign.windows import pads_of, swept
 from quant.arith import INT8_MAX, INT8_MIN
 from quant.fixed_point import common_multipliers, multiplier, ratio, reals, table
 
 Function = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-EXACT_SHIFT = 16  # of scales that a mean stays an exact rational for: beyond, all is 0 or saturates
+EXACT_SHIFT = 16  # of scales that a mean stays an exact rational for: what it is multiplied by has to stay small
 BILINEAR = 16  # the weights of four pixels come in these parts
-SAME = multiplier(Fraction(1))  # of a layer that keeps the scale; exact
 WHOLE_MAP = {"GlobalAveragePool", "GlobalMaxPool", "ReduceMean"}
 HALF_PIXEL = {"half_pixel", "pytorch_half_pixel"}  # they differ where one pixel is made, and twice as many are two
 COPIES = {  # coordinates and nearest_mode of an upsampling by 2 that makes two of every pixel
@@ -67,7 +67,7 @@ def add(reader: Reader, node: onnx.NodeProto) -> State:
         return Sum(*common_multipliers([ratio(entry.scale, over=scale) for entry in tensors]), clip)
 
     names = tensors[0].name, tensors[1].name
-    return Open(make, names, shape, name_of(node), may_clip=True, flat=bool(flattened))
+    return Open(make, names, shape, name_of(node), clips=True, flat=bool(flattened))
 
 
 def summand(reader: Reader, node: onnx.NodeProto, place: int, shape: Shape) -> Tensor:
@@ -122,8 +122,6 @@ def cut(reader: Reader, node: onnx.NodeProto) -> State:
     if of_integers or isinstance(state, Floats):
         return clamp(reader, node, low, high)
     if isinstance(state, Open):
-        if not state.may_clip:
-            raise reader.model.error(node, f"its input {node.input[0]} is not quantized; quantize it before")
         # behind it a bias would be another layer's
         return replace(state, low=min(max(state.low, low), high), high=min(max(state.high, low), high), add_bias=None)
     return unary(reader, node, lambda x: np.clip(x, np.float32(low), np.float32(high)))
@@ -160,14 +158,14 @@ def unary(reader: Reader, node: onnx.NodeProto, function: Function) -> Open:
     def make(scale: float, clip: Pair) -> Table:
         return Table(np.clip(table(function(reals(x.scale)), scale), *clip).astype(np.int8))
 
-    return Open(make, (x.name,), x.shape, name_of(node), may_clip=True)
+    return Open(make, (x.name,), x.shape, name_of(node), clips=True)
 
 
 def max_pool(reader: Reader, node: onnx.NodeProto) -> Quantized:
     """On the same scale."""
     x = reader.tensor(node)
     kernel, stride, pads = window_of(reader, node, x)
-    output = Tensor(node.output[0], reader.shape(node.output[0]), x.scale)
+    output = Tensor(node.output[0], pooled(reader, node, x, kernel, stride, pads), x.scale)
     return reader.emit(MaxPool(kernel, stride, pads), (x.name,), output, name_of(node))
 
 
@@ -192,7 +190,12 @@ def average_pool(reader: Reader, node: onnx.NodeProto) -> Open:
         return MeanPool(kernel, stride, pads, m=found.m, n=found.n)
 
     flat = len(reader.model.shapes[node.output[0]]) == 2
-    return Open(make, (x.name,), reader.shape(node.output[0]), name_of(node), flat=flat)
+    return Open(make, (x.name,), pooled(reader, node, x, kernel, stride, pads), name_of(node), flat=flat)
+
+
+def pooled(reader: Reader, node: onnx.NodeProto, x: Tensor, kernel: Pair, stride: Pair, pads: Pads) -> Shape:
+    """Shape NHWC of what a window makes."""
+    return reader.agreed(node, (x.shape[0], *swept(x.shape[1:3], kernel, stride, pads), x.shape[3]))
 
 
 def is_power_of_two(value: Fraction) -> bool:
@@ -272,7 +275,8 @@ def pad(reader: Reader, node: onnx.NodeProto) -> State:
         )
     number = 0.0 if value is None else float(value.item())
     before, after = nhwc(amounts[:4]), nhwc(amounts[4:])
-    shape = reader.shape(node.output[0])
+    batch, height, width, channels = (sum(sizes) for sizes in zip(before, x.shape, after, strict=True))
+    shape = reader.agreed(node, (batch, height, width, channels))
     if number == 0:
         kind = Pad(before, after, 0, SAME.m, SAME.n)
         return reader.emit(kind, (x.name,), Tensor(node.output[0], shape, x.scale), name_of(node))

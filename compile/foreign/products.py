@@ -12,6 +12,7 @@ from compile.foreign.model import attributes_of, pair
 from compile.foreign.network import Convolution, Int8, Pads, Pair, Tensor
 from compile.foreign.reader import Reader, by_axis
 from compile.foreign.states import Floats, Open, Quantized, Weights
+from compile.foreign.windows import pads_of, swept
 from quant.arith import INT8_MIN
 from quant.errors import QuantError
 from quant.fixed_point import multiplier
@@ -42,15 +43,6 @@ def convolution(reader: Reader, node: onnx.NodeProto) -> Open:
     weight = weights.integers.transpose(0, 2, 3, 1)
     factors = factors_of(weights.scale, len(weight))
     return product(reader, node, x, weight, factors, window, bias_of(reader, node, 2))
-
-
-def pads_of(reader: Reader, node: onnx.NodeProto) -> Pads:
-    """Explicit ones; CompileError where the runtime would have to find them."""
-    values = attributes_of(node)
-    if values.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise reader.model.error(node, f"auto_pad {values['auto_pad']}; export it with explicit pads")
-    top, left, bottom, right = (int(size) for size in values.get("pads", (0, 0, 0, 0)))
-    return top, left, bottom, right
 
 
 def factors_of(scale: NDArray[np.float32], channels: int) -> list[Fraction]:
@@ -156,6 +148,8 @@ def product(
             f"weights of {len(weight)} channels over {weight.shape[3]} in {window.groups} groups do not fit an input "
             f"of {x.shape[3]}"
         )
+    hw = swept(x.shape[1:3], weight.shape[1:3], window.stride, window.pads, window.dilation)
+    shape = reader.agreed(node, (x.shape[0], *hw, len(weight)))
     integers = np.zeros(len(weight), np.int64)
     if bias is not None:
         if len(bias) != len(weight):
@@ -185,4 +179,4 @@ def product(
             clip,
         )
 
-    return Open(make, (x.name,), reader.shape(node.output[0]), node.name or node.output[0], may_clip=True)
+    return Open(make, (x.name,), shape, node.name or node.output[0], clips=True)

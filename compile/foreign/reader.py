@@ -1,12 +1,13 @@
 """From a foreign ONNX graph to its integer network: a walk over the nodes, which knows what every tensor stands for.
 
-Between a DequantizeLinear and a QuantizeLinear there is one op, or a convolution or sum with a ReLU or Clip. What an op
+Between a DequantizeLinear and a QuantizeLinear there is one op, or one with a ReLU or Clip behind it. What an op
 becomes is in operators.py; here is what all of them need, and the two ops that carry scales.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from compile.errors import CompileError
 from compile.foreign.model import ForeignModel, attributes_of, name_of
-from compile.foreign.network import Kind, Layer, Network, Output, Sum, Tensor
+from compile.foreign.network import NO_CLIP, Kind, Layer, Network, Output, Sum, Tensor
 from compile.foreign.states import Floats, Largest, Open, Picture, Quantized, State, Weights
 from quant.arith import INT8_MAX, INT8_MIN
 from quant.errors import QuantError
@@ -23,6 +24,7 @@ from quant.fixed_point import multiplier, ratio
 
 Shape = tuple[int, int, int, int]
 Visitor = Callable[["Reader", onnx.NodeProto], State]
+SAME = multiplier(Fraction(1))  # of a layer that keeps the scale; exact
 
 
 class Reader:
@@ -113,6 +115,13 @@ class Reader:
             raise CompileError(f"{self.model.path}: tensor {name} has the shape {sizes}; only pictures and vectors go")
         return sizes[0], sizes[2], sizes[3], sizes[1]
 
+    def agreed(self, node: onnx.NodeProto, shape: Shape) -> Shape:
+        """What a node makes, NHWC, of its input. CompileError where the ONNX says another of its output."""
+        stated = self.shape(node.output[0])
+        if stated != shape:
+            raise self.model.error(node, f"it makes {shape} (NHWC), the model says {stated}; export it again")
+        return shape
+
     def emit(self, kind: Kind, inputs: tuple[str, ...], output: Tensor, node: str) -> Quantized:
         """Appends a layer. What it makes must have as many values as the ONNX says of its name."""
         shape = self.model.shapes.get(output.name)
@@ -168,9 +177,7 @@ def quantize(reader: Reader, node: onnx.NodeProto) -> State:
     if isinstance(state, Picture):
         return picture(reader, node, real)
     if isinstance(state, Open):
-        output = Tensor(name, state.shape, real)
-        closed = reader.emit(state.make(real, state.clip(real)), state.inputs, output, state.node)
-        return replace(closed, flat=state.flat)
+        return close(reader, state, Tensor(name, state.shape, real))
     if isinstance(state, Quantized):
         if state.tensor.scale == real:
             return state
@@ -179,6 +186,18 @@ def quantize(reader: Reader, node: onnx.NodeProto) -> State:
         closed = reader.emit(Sum((found.m,), found.n), (state.tensor.name,), output, name_of(node))
         return replace(closed, flat=state.flat)
     raise reader.model.error(node, f"it quantizes {node.input[0]}, which is quantized already or an index")
+
+
+def close(reader: Reader, state: Open, output: Tensor) -> Quantized:
+    """The layer that was open, and a clamp behind it where it is cut and does not clip itself."""
+    clip = state.clip(output.scale)
+    if state.clips or clip == NO_CLIP:
+        closed = reader.emit(state.make(output.scale, clip), state.inputs, output, state.node)
+    else:
+        whole = replace(output, name=f"{output.name}:whole")
+        reader.emit(state.make(output.scale, NO_CLIP), state.inputs, whole, state.node)
+        closed = reader.emit(Sum((SAME.m,), SAME.n, clip), (whole.name,), output, state.node)
+    return replace(closed, flat=state.flat)
 
 
 def picture(reader: Reader, node: onnx.NodeProto, scale: float) -> Quantized:

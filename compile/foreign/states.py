@@ -43,7 +43,7 @@ class Floats:
 class Open:
     """A layer that no QuantizeLinear has closed yet: given the output's scale and its clip, it is there.
 
-    `low`, `high`: what a ReLU or Clip behind it has cut off, as real numbers. `may_clip`: whether one may follow;
+    `low`, `high`: what a ReLU or Clip behind it has cut off, as real numbers. `clips`: whether the layer itself can;
     `add_bias` makes the same layer with a bias, of a matrix product.
     """
 
@@ -53,7 +53,7 @@ class Open:
     node: str
     low: float = -np.inf
     high: float = np.inf
-    may_clip: bool = False
+    clips: bool = False
     flat: bool = False
     add_bias: Callable[[NDArray[np.float64]], "Open"] | None = None
 

@@ -4,8 +4,8 @@
     After    backbone(image) once, read by all tasks
 
 Parameters are shared by name, so two calls of one operator on the same variables with the same settings are one value.
-Requires: pure operators. Ensures: no convolution is left twice with the same weight and input (raises naming its result
-otherwise).
+Requires: pure operators. Ensures: no convolution is left twice with the same weight, input and settings (raises naming
+its result otherwise).
 """
 
 import tvm
@@ -22,10 +22,10 @@ class MergeTasks:
     def transform_module(self, module: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         merged = relax.transform.EliminateCommonSubexpr()(module)
         merged = relax.transform.DeadCodeElimination()(merged)
-        seen: set[tuple[relax.Expr, relax.Expr]] = set()
+        seen: set[tuple[relax.Expr, relax.Expr, str]] = set()
         for binding in bindings_of(merged["main"]):
             if operator_name(binding.value) == "relax.nn.conv2d":
-                key = (binding.value.args[0], binding.value.args[1])
+                key = (binding.value.args[0], binding.value.args[1], str(binding.value.attrs))
                 if key in seen:
                     raise CompileError(
                         f"{binding.var.name}: a convolution is computed twice on the same input; report this model"

@@ -146,6 +146,22 @@ def relu(g: Graph, x: str, s: float) -> str:
     return g.node("Relu", [x])
 
 
+def relu_of_a_concat(g: Graph, x: str, s: float) -> str:
+    return g.node("Relu", [concat(g, x, s)])
+
+
+def clip_of_a_mean(g: Graph, x: str, s: float) -> str:
+    return g.node("Clip", [average_pool(g, x, s), g.constant(np.float32(-0.2)), g.constant(np.float32(0.5))])
+
+
+def relu_of_a_bilinear(g: Graph, x: str, s: float) -> str:
+    return g.node("Relu", [bilinear(g, x, s)])
+
+
+def relu_of_a_padding(g: Graph, x: str, s: float) -> str:
+    return g.node("Relu", [pad_with_a_number(g, x, s)])
+
+
 def leaky(g: Graph, x: str, s: float) -> str:
     return g.node("LeakyRelu", [x], alpha=0.125)
 
@@ -234,6 +250,10 @@ OPS: list[Make] = [
     times_channels,
     concat,
     relu,
+    relu_of_a_concat,
+    clip_of_a_mean,
+    relu_of_a_bilinear,
+    relu_of_a_padding,
     leaky,
     clip,
     max_pool,

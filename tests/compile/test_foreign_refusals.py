@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from compile.build import main
@@ -150,6 +151,11 @@ def blocks(g: Graph) -> str:
     return g.pair(conv(g, g.pair("x", np.full((6, 1), S)), S), S)
 
 
+def kernel_of_another_size(g: Graph) -> str:
+    """Shape inference believes the attribute."""
+    return g.pair(conv(g, g.pair("x", S), S, kernel_shape=[1, 1]), S)
+
+
 def huge_ratio(g: Graph) -> str:
     return g.pair(conv(g, g.pair("x", 2.0**20), 2.0**20), 2.0**-10)
 
@@ -201,6 +207,10 @@ def huge_ratio(g: Graph) -> str:
         ),
         (quantized_to_int32, r"node QuantizeLinear0 \(QuantizeLinear\): its type is int32; quantize to int8"),
         (pads_of_a_whole_window, r"ONNX Runtime refuses the model \(.*Pad should be smaller than kernel"),
+        (
+            kernel_of_another_size,
+            r"node Conv\d+ \(Conv\): it makes \(1, 7, 5, 8\) \(NHWC\), the model says \(1, 9, 7, 8\); export it again",
+        ),
         (huge_ratio, r"node QuantizeLinear\d+ \(QuantizeLinear\): a ratio of scales is .*: every value but 0 would"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -228,6 +238,25 @@ def good(path: Path, *, dynamic: bool = False) -> Path:
 def test_dynamic_shapes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = good(tmp_path / "model.onnx", dynamic=True)
     refused(path, r"input x has dynamic sizes \(batch\); export it with a fixed shape", capsys)
+
+
+def test_sizes_below_zero_are_dynamic_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """So some exporters write them."""
+    model = onnx.load(good(tmp_path / "model.onnx"))
+    for size in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        size.dim_value = -1
+    del model.graph.value_info[:]
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    refused(tmp_path / "model.onnx", r"input x has dynamic sizes \(\?, \?\); export it with a fixed shape", capsys)
+
+
+def test_a_tensor_of_other_bytes_than_its_shape_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = onnx.load(good(tmp_path / "model.onnx"))
+    weight = max(model.graph.initializer, key=lambda entry: len(entry.raw_data))
+    weight.raw_data += b"\0"
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    refused(tmp_path / "model.onnx", rf"tensor {weight.name} cannot be read \(.+\); export it again", capsys)
 
 
 def test_a_file_that_is_cut_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,15 +66,17 @@ def test_merging_changes_no_value() -> None:
 
 
 def test_what_differs_stays() -> None:
-    """Another input, another weight, another stride: three convolutions."""
+    """Another input, another weight, another stride: each a convolution of its own."""
     b = ModelBuilder(HW)
     x = b.image()
     other = b.unit("first", x, 3, shift=5)
     outputs = [b.unit("same", x, 4, shift=4)]
     b.copy = "/second"
     outputs += [b.unit("same", other, 4, shift=4), b.unit("own", x, 4, shift=4)]
+    b.copy = "/third"
+    outputs.append(b.unit("same", x, 4, shift=4, stride=2))
     imported = import_onnx(b.finish({f"output{index}": tensor for index, tensor in enumerate(outputs)})).module
-    assert convolutions(merged(imported)) == convolutions(imported) == 4
+    assert convolutions(merged(imported)) == convolutions(imported) == 5
 
 
 def test_a_convolution_that_would_stay_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -216,6 +216,12 @@ ERRORS = [
         '"cut_top": 21',
         r"multitask\.py: common\.geometries\.940x1824\.height, width: 448x960, but pyramid_hw .* is 449x960; make",
     ),
+    (
+        "utils.py",
+        '"source_hw": (1080, 1920)',
+        '"source_hw": (1084, 1920)',
+        r"1080x1920\.pyramid_hw: 540 rows, but \(1084, 1920\) scaled to 960 columns has 542; make the numbers agree",
+    ),
     ("utils.py", '"cut_top": 22', '"cut_top": 22, "cut_left": 1', r"940x1824\.cut_left: not 0; delete it"),
     ("multitask.py", "import training", "import trainig", r"multitask\.py: line \d+: ImportError"),
     ("multitask.py", "common = utils", "common = (", r"multitask\.py: line \d+: "),

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from runtime.infer import main
+from runtime.video import states_count
 
 Write = Callable[..., Path]
 Run = Callable[..., int]
@@ -225,12 +226,36 @@ def test_a_video_that_is_cut_short(run: Run, tmp_path: Path, capfd: pytest.Captu
     data = (tmp_path / "cut.avi").read_bytes()
     (tmp_path / "cut.avi").write_bytes(data[: len(data) * 2 // 3])
     (tmp_path / "none.mp4").write_bytes(data[:100])
+    capture = cv2.VideoCapture(str(tmp_path / "cut.avi"))
+    readable = sum(1 for _ in iter(lambda: capture.read()[0], False))
+    assert 0 < readable < 20
     assert run(tmp_path / "cut.avi", tmp_path / "none.mp4") == 1
-    assert 0 < len(results(tmp_path)["images"]) < 20
+    assert len(results(tmp_path)["images"]) == readable, "every frame that can be read"
     shown = capfd.readouterr()
     assert "of 20 frames; it is cut short or damaged" in shown.out
     assert "none.mp4: not a video" in shown.out
     assert "moov" not in shown.err
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "stated"),
+    [
+        ("a.mp4", b"\0\0\0\x20ftypisom", True),
+        ("a.avi", b"RIFF\0\0\0\0AVI ", True),
+        ("a.mkv", b"\x1a\x45\xdf\xa3" + bytes(8), False),
+        ("a.ts", b"G", False),
+    ],
+)
+def test_whether_a_video_states_its_number_of_frames(tmp_path: Path, name: str, start: bytes, stated: bool) -> None:
+    (tmp_path / name).write_bytes(start)
+    assert states_count(tmp_path / name) == stated
+
+
+def test_a_picture_with_a_long_name(run: Run, write: Write, scene: np.ndarray, tmp_path: Path) -> None:
+    """As long as the longest of its outputs may be called."""
+    write(f"{'x' * 250}.png", scene)
+    assert run(tmp_path / f"{'x' * 250}.png") == 0
+    assert [path.stem for path in (tmp_path / "out/overlays").iterdir()] == ["x" * 250]
 
 
 def test_ctrl_c_loses_nothing_that_was_done(library: Path, tmp_path: Path, repository: Path) -> None:

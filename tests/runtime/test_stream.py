@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
 
 import pytest
 
@@ -46,27 +45,28 @@ def test_an_error_comes_in_its_turn() -> None:
         next(results)
 
 
-def test_an_interruption_keeps_what_was_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun = threading.Barrier(3, timeout=20)
+def test_an_error_of_the_items_comes_after_what_was_before_it() -> None:
+    def items() -> Iterator[int]:
+        yield from range(3)
+        raise OSError("cut short")
 
-    def work(number: int) -> int:
-        if number < 2:
-            begun.wait()
-        time.sleep(0.2)
-        return number
-
-    original, waits = Future.result, 0
-
-    def result(future: Future[int], timeout: float | None = None) -> int:
-        nonlocal waits
-        waits += 1
-        if waits == 1:  # while the first result is waited for, with two items in work
-            begun.wait()
-            raise KeyboardInterrupt
-        return original(future, timeout)
-
-    monkeypatch.setattr(Future, "result", result)
-    results = in_order(work, range(50), workers=2)
-    assert [next(results), next(results)] == [0, 1]
-    with pytest.raises(KeyboardInterrupt):
+    results = in_order(lambda number: number, items(), workers=4)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(OSError, match="cut short"):
         next(results)
+
+
+def test_what_was_taken_before_a_stop_is_finished() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    stop = threading.Event()
+    results = in_order(lambda number: number, items(), 2, stop.is_set)
+    begun = [next(results), next(results)]
+    stop.set()
+    assert begun + list(results) == taken
+    assert len(taken) < 10

@@ -60,6 +60,15 @@ def test_a_part_at_the_windows_edge_gives_way_to_the_whole(fake_engine, manifest
     assert found.box == (2, 20, 60, 70)
 
 
+def test_a_part_may_end_a_little_before_the_windows_edge(fake_engine, manifest: Manifest, scene: np.ndarray) -> None:
+    """A far model's pixel is one of the picture: 3 % of a side of 70 are more than two of them."""
+    geometry = dataclasses.replace(FAR, height=72, cut_top=4)
+    placement = Placement.of((80, 128), geometry)
+    assert placement.window == (28, 4, 100, 76)
+    assert is_cut((30.05, 10, 99, 70), placement)
+    assert not is_cut((30.05, 10, 60, 70), placement)
+
+
 def test_a_part_that_nobody_sees_the_whole_of_stays(fake_engine, manifest: Manifest, scene: np.ndarray) -> None:
     (found,) = together(fake_engine, manifest, [], [far_row(28, 24, 60, 56, 60)])(scene).detections
     assert found.box == (28, 24, 60, 56)
@@ -120,7 +129,9 @@ def test_masks_are_the_far_models_where_it_looks(fake_engine, manifest: Manifest
 def test_other_classes_under_one_name_are_refused(fake_engine, manifest: Manifest) -> None:
     other = dataclasses.replace(manifest.tasks[1], classes=(ClassEntry("dark", (0, 0, 0)),))
     predictors = [Predictor(fake_engine([]), manifest.input, tasks) for tasks in (manifest.tasks, (other,))]
-    with pytest.raises(UsageError, match=r"'seg_bright' differ in their classes: background, bright and dark"):
+    with pytest.raises(
+        UsageError, match=r"'seg_bright' differ: segmentation of background, bright and segmentation of dark"
+    ):
         PredictorsTogether(predictors)
     assert [task.name for task in PredictorsTogether(predictors, ["det_thing"]).tasks] == ["det_thing"]
 

@@ -103,7 +103,7 @@ def test_another_call_does_not_take_its_place(folder: Folder) -> None:
     folder.call(code=130)
     refused = folder.call("--pipeline-test", code=0)
     assert refused.returncode == 2
-    assert "unfinished run; continue it with: --config" in refused.stderr
+    assert "unfinished run; continue it with: bash tools/quanti_training_2step_fusion_bn.sh --config" in refused.stderr
     assert len(folder.trainings()) == 1
     assert "continuing it" in folder.call(code=0).stdout
 
