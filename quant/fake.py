@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from quant import processes
 from quant.arith import ACCUMULATOR_LIMIT, INPUT_SHIFT, INT8_MAX, INT8_MIN, WEIGHT_MAX
 from quant.batch_norm import WarmBatchNorm2d
 from quant.certificate import CertificateError
@@ -109,7 +110,8 @@ class _RoundToLearnedGrid(torch.autograd.Function):
         step = 2.0**-shift
         inside = (value > low * step) & (value < high * step)
         rounded = _on_grid(value, shift, low, high)
-        slope = (gradients[0] * (rounded - value * inside)).sum() * (math.log(2) / math.sqrt(value.numel() * high))
+        count = processes.count() * value.numel()  # gradients are the means over processes
+        slope = (gradients[0] * (rounded - value * inside)).sum() * (math.log(2) / math.sqrt(count * high))
         return gradients[0] * inside, slope, None, None, None
 
 

@@ -23,8 +23,11 @@ PERIOD = 4  # then one in four
 
 
 def sample_of(value: Tensor, count: int) -> Tensor:
-    """About SAMPLE values of (N, C, H, W) on a grid of pixels, another one for every count; never copies the whole."""
-    step = max(1, int((value.numel() / SAMPLE) ** 0.5))
+    """About SAMPLE values of (N, C, H, W) on a grid of pixels, another one for every count; never copies the whole.
+
+    Processes that train together look at as many, and at the same pixels as one with all their pictures.
+    """
+    step = max(1, int((processes.count() * value.numel() / SAMPLE) ** 0.5))
     row, column = count * 7 % min(step, value.shape[2]), count * 5 % min(step, value.shape[3])
     return value[:, :, row::step, column::step].float().reshape(-1)
 

@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out", type=Path, metavar="DIR", help="of the pictures (default: evaluate-<model>, beside it)"
     )
     options = parser.parse_args(arguments)
+    if options.limit is not None and options.limit < 1:
+        parser.error("--limit must be at least 1")
     out = options.out or options.model.parent / f"evaluate-{options.model.stem}"
     try:
         config = load(options.config)

@@ -110,9 +110,9 @@ def _measuring(network: nn.Module) -> Iterator[dict[ActivationQuantizer, Tensor]
     def after(unit: nn.Module, inputs: tuple[Any, ...], output: QuantTensor) -> None:
         assert isinstance(unit, ActivationQuantizer)
         values = sample_of(output.value, passes[unit])
-        power = values.square().mean().clamp_min(torch.finfo(torch.float32).tiny)
-        relative = rounding_errors(values, scales[:, None].to(values.device)) / power
-        errors[unit] = errors.get(unit, torch.zeros(())) + processes.mean(relative)
+        power = processes.mean(values.square().mean()).clamp_min(torch.finfo(torch.float32).tiny)
+        found = processes.mean(rounding_errors(values, scales[:, None].to(values.device)))
+        errors[unit] = errors.get(unit, torch.zeros(())) + found / power
         passes[unit] += 1
 
     with _hooks(network, ActivationQuantizer, after):

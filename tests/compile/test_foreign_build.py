@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 from rich.console import Console
 
@@ -74,3 +77,35 @@ def test_another_processor_is_refused_before_anything_is_built(
     assert run(model_file(tmp_path / "model.onnx"), tmp_path / "out", "--target", "avx2") == 2
     assert "--target avx2: this processor has no avx512_vnni; use native" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_tensor_may_be_an_output_and_read_on(tmp_path: Path) -> None:
+    """Nodes without names, tensors with slashes in theirs, weights in a file beside the model."""
+    g = Graph()
+    first = g.pair(conv(g, g.pair("x", S), S), 8 * S)
+    second = g.pair(g.node("MaxPool", [first], kernel_shape=[2, 2]), 8 * S)
+    model = onnx.load(g.finish(tmp_path / "model.onnx", second))
+    model.graph.output.append(onnx.helper.make_tensor_value_info(first, onnx.TensorProto.FLOAT, None))
+    for node in model.graph.node:
+        node.name = ""
+        for names in (node.input, node.output):
+            names[:] = [name if name == "x" else f"/layer/{name}" for name in names]
+    for entry in (*model.graph.initializer, *model.graph.output):
+        entry.name = f"/layer/{entry.name}"
+    del model.graph.value_info[:]
+    model = onnx.shape_inference.infer_shapes(model)
+    onnx.save(model, str(tmp_path / "model.onnx"), save_as_external_data=True, size_threshold=64, location="weights")
+    assert run(tmp_path / "model.onnx", tmp_path / "out") == 0
+    picture = g.picture(0)
+    found = TensorModel(tmp_path / "out/model.so").run(picture)
+    session = ort.InferenceSession(str(tmp_path / "model.onnx"), plain(), providers=["CPUExecutionProvider"])
+    expected = session.run(list(found), {"x": picture})
+    assert list(found) == [f"/layer/{second}", f"/layer/{first}"]
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(found.values(), expected, strict=True))
+
+
+def plain() -> ort.SessionOptions:
+    """Float kernels."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options

@@ -1,6 +1,8 @@
 """The format on disk: what is written is read, and what is wrong is named."""
 
 import json
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,12 @@ def test_generate_refuses_tiny_sizes(tmp_path: Path, capsys: pytest.CaptureFixtu
     ("change", "message"),
     [
         (lambda c: c["annotations"][0].update(bbox=[1, 2, 0, 4]), r"annotations\[0\]: bbox"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 2, float("nan"), 4]), r"annotations\[0\]: bbox"),
+        (
+            lambda c: c["annotations"][0].update(bbox=[200, 100, 240, 220]),  # corners
+            r"annotations\[0\]: bbox .* lies for the most part outside its picture of 320 x 240",
+        ),
+        (lambda c: c["categories"][0].update(id=c["categories"][1]["id"]), "two categories have the same id"),
         (lambda c: c["annotations"][0].update(category_id=99), "category_id 99 is not among"),
         (lambda c: c["annotations"][0].update(image_id=99), "image_id 99 is not among"),
         (lambda c: c["annotations"][0].pop("bbox"), r"annotations\[0\] lacks bbox"),
@@ -116,6 +124,25 @@ def test_wrong_masks_are_named(folder: Path) -> None:
     mask.unlink()
     with pytest.raises(DataError, match="no such mask"):
         FolderSource(folder)[0]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_masks_of_few_bits_mean_what_they_say(folder: Path, depth: int) -> None:
+    """Other programs write masks of two classes in one bit."""
+    mask = np.random.default_rng(0).integers(0, 1 << min(depth, 3), (240, 320)).astype(np.uint8)
+    (folder / "masks/seg_lane/scene_0000005.png").write_bytes(grey_png(mask, depth))
+    assert np.array_equal(FolderSource(folder)[0].masks["seg_lane"], mask)
+
+
+def grey_png(values: np.ndarray, depth: int) -> bytes:
+    """By the PNG specification: rows of packed samples, each behind a filter type 0."""
+    bits = np.unpackbits(values[:, :, None], axis=2)[:, :, 8 - depth :].reshape(len(values), -1)
+    rows = np.packbits(bits, axis=1)
+    data = zlib.compress(np.pad(rows, ((0, 0), (1, 0))).tobytes())
+    head = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], depth, 0, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", data), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def test_wrong_pictures_are_named(folder: Path) -> None:

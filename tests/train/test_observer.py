@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from quant.observer import ErrorObserver, PeakObserver
+from quant import processes
+from quant.observer import ErrorObserver, PeakObserver, sample_of
 
 
 def brute_force(value: torch.Tensor) -> int:
@@ -37,6 +38,15 @@ def test_error_observer_weighs_all_looks_alike(seed: int) -> None:
     for value in values:
         found = observer.observe([value])
     assert found == brute_force(torch.cat(values))
+
+
+@pytest.mark.parametrize("count", range(4))
+def test_two_processes_look_at_what_one_with_all_pictures_does(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    value = torch.randn(4, 8, 120, 160)
+    alone = sample_of(value, count)
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    together = torch.cat([sample_of(half, count) for half in value.split(2)])
+    assert torch.equal(alone, together)
 
 
 def test_relu_is_taken_into_account() -> None:

@@ -7,12 +7,12 @@ stand for several classes, {"seg_lane": {"254": ["solid line", "dashed line"]}}:
 """
 
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,11 +20,13 @@ from runtime.errors import RuntimeRoomError
 from runtime.image import decode_picture
 from train.data.classes import IGNORE
 from train.data.errors import DataError
+from train.data.png import decode_labels
 from train.data.samples import Boxes, Row, Sample, TaskLabels
 from train.data.storage import IMAGES, MASKS, open_storage
 
 ANNOTATIONS = "annotations.json"
 NO_MASK = "no such mask; every picture needs one per segmentation task (255 where nothing is labelled)"
+LEAST_WITHIN = 0.5  # share of a box that lies in its picture
 MAKE = "docs/data.md describes the format, `python -m train.data.generate` writes an example"
 
 
@@ -112,7 +114,7 @@ class FolderSource:
             )
 
     def _by_image(self, annotations: list[Any]) -> dict[Any, list[tuple[str, Row]]]:
-        known = {image["id"] for image in self._images}
+        known = {image["id"]: image for image in self._images}
         result: dict[Any, list[tuple[str, Row]]] = {}
         for number, raw in enumerate(annotations):
             where = f"{self._file}: annotations[{number}]"
@@ -131,28 +133,35 @@ class FolderSource:
                     f"{where}: its category is not labelled in this set, says its entry; correct one of them"
                 )
             box = entry["bbox"]
-            if not (
-                isinstance(box, list)
-                and len(box) == 4
-                and all(isinstance(v, (int, float)) for v in box)
-                and box[2] > 0
-                and box[3] > 0
-            ):
-                raise DataError(f"{where}: bbox {box} must be [x, y, width, height] with a width and a height above 0")
+            _check_box(box, known[entry["image_id"]], where)
             row = (box[0], box[1], box[0] + box[2], box[1] + box[3], index, bool(entry.get("iscrowd", 0)))
             result.setdefault(entry["image_id"], []).append((task, row))
         return result
 
 
+def _check_box(box: Any, image: Mapping[str, Any], where: str) -> None:
+    """A box that hardly touches its picture would be ignored without a word: most of them are corners, not sizes."""
+    numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)
+    if not numbers or not all(map(math.isfinite, box)) or box[2] <= 0 or box[3] <= 0:
+        raise DataError(f"{where}: bbox {box} must be [x, y, width, height] with a width and a height above 0")
+    x, y, width, height = box
+    within = max(0, min(x + width, image["width"]) - max(x, 0)) * max(0, min(y + height, image["height"]) - max(y, 0))
+    if within < LEAST_WITHIN * width * height:
+        raise DataError(
+            f"{where}: bbox {box} lies for the most part outside its picture of {image['width']} x {image['height']}; "
+            "it must be [x, y, width, height]"
+        )
+
+
 def decode_mask(content: bytes, where: str, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Class indices (h, w) of a mask file. DataError if it is no 8 bit grey PNG, or of another size."""
-    mask = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
+    """Class indices (h, w) of a mask file. DataError if it is no grey PNG of 8 bits at most, or of another size."""
+    mask = decode_labels(content)
     if mask is None:
         raise DataError(f"{where}: cannot be decoded; write the mask again as PNG")
     if mask.ndim != 2 or mask.dtype != np.uint8:
         raise DataError(
             f"{where}: has shape {mask.shape} and type {mask.dtype}; "
-            "a mask is an 8 bit single channel PNG of class indices"
+            "a mask is a PNG of class indices, in grey of 8 bits at most and without a palette"
         )
     if mask.shape != size:
         raise DataError(
@@ -190,6 +199,8 @@ def _entry(raw: Any, keys: tuple[str, ...], path: Path, name: str, number: int) 
 def _read_categories(categories: list[Any], path: Path) -> tuple[dict[Any, tuple[str, int]], dict[str, TaskLabels]]:
     """(task, class index) by category id, and what is labelled by task."""
     entries = [_entry(raw, ("id", "name", "supercategory"), path, "categories", n) for n, raw in enumerate(categories)]
+    if len({entry["id"] for entry in entries}) < len(entries):
+        raise DataError(f"{path}: two categories have the same id; give each its own")
     names: dict[str, list[str]] = defaultdict(list)
     unlabelled: dict[str, list[str]] = defaultdict(list)
     places: dict[Any, tuple[str, int]] = {}

@@ -23,6 +23,9 @@ is listed with its file. Exit code: 0 converted, 1 refused because of what is li
 interrupted. Look at the result with `python -m train.data.show --config C --data DST --out DIR`."""
 
 
+MALFORMED = (AttributeError, LookupError, TypeError, ValueError)  # what a file of another structure leads to
+
+
 class Kind(Protocol):
     """A converter: a module of this package."""
 
@@ -54,8 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return convert(KINDS[options.kind].open_set(options), options.target, skip_bad=options.skip_bad)
-    except DataError as error:
+    except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except MALFORMED as error:
+        print(f"error: the labels are not in the format of {options.kind} ({error!r})", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"interrupted; {options.target} is not complete", file=sys.stderr)
@@ -74,6 +80,9 @@ def convert(source: ForeignSet, target: Path, *, skip_bad: bool) -> int:
             sample = sample_of(entry)
         except (DataError, RuntimeRoomError) as error:
             problems.append(str(error))
+            continue
+        except MALFORMED as error:
+            problems.append(f"{entry.file}: its labels are not in the set's format ({error!r})")
             continue
         writer.add(entry.stem, sample, entry.file)
         written += 1

@@ -281,4 +281,4 @@ def read_mask(path: Path, hw: tuple[int, int]) -> Labels:
     pixels = read_pixels(path, hw)
     if pixels.ndim != 2:
         raise DataError(f"{path}: is a colour picture; give sem_seg/masks, whose pixels are train ids")
-    return Labels(masks={"seg_default": look_up(pixels.astype(np.uint8), VALUES, path)})
+    return Labels(masks={"seg_default": look_up(pixels, VALUES, path)})

@@ -115,9 +115,9 @@ def read(path: Path, hw: tuple[int, int]) -> Labels:
     """Mask and boxes of one picture."""
     pixels = read_pixels(path, hw)
     if pixels.ndim == 2:
-        kinds, indices = INDICES, pixels.astype(np.uint8)
+        kinds, indices = INDICES, pixels
     else:
-        kinds, indices = list(COLORS.values()), indices_of(pixels.astype(np.uint8), list(COLORS), path)
+        kinds, indices = list(COLORS.values()), indices_of(pixels, list(COLORS), path)
     labels = Labels({task: [] for task, _ in PLACES})
     labels.masks["seg_default"] = look_up(indices, {index: value for index, (value, _) in enumerate(kinds)}, path)
     for task, number in PLACES:

@@ -47,6 +47,7 @@ from train.data.convert.labels import (
 from train.data.convert.masks import box_around, component_rows, look_up, read_pixels
 from train.data.convert.riders import Corners, add_riders
 from train.data.errors import DataError
+from train.data.png import Pixels
 
 HELP = "Cityscapes: gtFine's polygons or images; boxes from instances"
 PICTURE_SUFFIX = "_leftImg8bit"
@@ -153,7 +154,7 @@ def polygons_of(path: Path, hw: tuple[int, int]) -> Iterator[tuple[str, NDArray[
             for entry in content["objects"]
             if not entry.get("deleted", 0)
         ]
-    except (OSError, UnicodeDecodeError, ValueError, TypeError, KeyError) as error:
+    except (OSError, UnicodeDecodeError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"{path}: is no file of polygons ({error!r})") from None
     if size != hw:
         raise DataError(f"{path}: is of {size[0]} x {size[1]} pixels (h x w), its picture {hw[0]} x {hw[1]}")
@@ -173,7 +174,7 @@ def read_images(path: Path, hw: tuple[int, int]) -> Labels:
     beside = path.with_name(path.name.replace(LABEL_IDS, INSTANCE_IDS))
     ids, instances = read_pixels(path, hw), read_pixels(beside, hw).astype(np.int32)
     whole = np.where(instances >= INSTANCE, instances // INSTANCE, instances)
-    if ids.ndim != 2 or (whole != ids).any():
+    if ids.ndim != 2 or instances.ndim != 2 or (whole != ids).any():
         raise DataError(f"{beside}: contradicts {path.name}")
 
     def objects() -> Iterator[tuple[str, NDArray[np.bool_]]]:
@@ -184,14 +185,14 @@ def read_images(path: Path, hw: tuple[int, int]) -> Labels:
             elif name not in ("traffic light", "traffic sign") and is_boxed(name):
                 yield name + GROUP, instances == number
 
-    labels = finished(ids.astype(np.uint8), objects(), path)
+    labels = finished(ids, objects(), path)
     for name in ("traffic light", "traffic sign"):
         task, index = BOXES[name]
         labels.boxes[task] += component_rows(ids == IDS[name], index)
     return labels
 
 
-def finished(ids: NDArray[np.uint8], objects: Iterator[tuple[str, NDArray[np.bool_]]], path: Path) -> Labels:
+def finished(ids: Pixels, objects: Iterator[tuple[str, NDArray[np.bool_]]], path: Path) -> Labels:
     """Labels from the ids of all pixels and the visible area of every object; an object all hidden has none."""
     labels = Labels({task: [] for task, _ in PLACES}, {"seg_default": look_up(ids, VALUES, path)})
     riders: dict[str, list[Corners]] = {name: [] for name in RIDERS}

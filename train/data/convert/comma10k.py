@@ -7,8 +7,6 @@ not tell which, and neither do the converted masks.
 import argparse
 from pathlib import Path
 
-import numpy as np
-
 from train.data.classes import NO_LINE
 from train.data.convert.labels import (
     ANY_LINE,
@@ -46,5 +44,5 @@ def open_set(options: argparse.Namespace) -> ForeignSet:
 
 def read(path: Path, hw: tuple[int, int]) -> Labels:
     """The mask of one picture."""
-    indices = indices_of(read_pixels(path, hw).astype(np.uint8), list(COLORS), path)
+    indices = indices_of(read_pixels(path, hw), list(COLORS), path)
     return Labels(masks={"seg_lane": look_up(indices, dict(enumerate(COLORS.values())), path)})

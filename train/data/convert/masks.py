@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.data.errors import DataError
+from train.data.png import Pixels, decode_labels
 from train.data.samples import Row
 
 LEAST_PIXELS = 60  # of a component; a smaller one is a speck, or the part of something hidden
@@ -15,10 +16,9 @@ LEAST_SIDE = 4
 Color = tuple[int, int, int]
 
 
-def read_pixels(path: Path, hw: tuple[int, int]) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def read_pixels(path: Path, hw: tuple[int, int]) -> Pixels:
     """A PNG as it is: (h, w), or RGB (h, w, 3) without an alpha channel. DataError if unreadable or not of size hw."""
-    data = np.fromfile(path, np.uint8) if path.is_file() else np.empty(0, np.uint8)
-    pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    pixels = decode_labels(path.read_bytes()) if path.is_file() else None
     if pixels is None:
         raise DataError(f"{path}: cannot be read as a picture")
     if pixels.shape[:2] != hw:
@@ -30,9 +30,9 @@ def read_pixels(path: Path, hw: tuple[int, int]) -> NDArray[np.uint8] | NDArray[
     return pixels
 
 
-def look_up(indices: NDArray[np.uint8], table: Mapping[int, int], path: Path) -> NDArray[np.uint8]:
+def look_up(indices: Pixels, table: Mapping[int, int], path: Path) -> NDArray[np.uint8]:
     """The table's value for each index. DataError naming one that it does not have."""
-    whole = np.full(256, -1, np.int16)
+    whole = np.full(np.iinfo(indices.dtype).max + 1, -1, np.int16)
     for index, value in table.items():
         whole[index] = value
     found = whole[indices]
@@ -41,12 +41,12 @@ def look_up(indices: NDArray[np.uint8], table: Mapping[int, int], path: Path) ->
     return found.astype(np.uint8)
 
 
-def indices_of(pixels: NDArray[np.uint8], colors: Sequence[Color], path: Path) -> NDArray[np.uint8]:
+def indices_of(pixels: Pixels, colors: Sequence[Color], path: Path) -> NDArray[np.uint8]:
     """Which of the colours each pixel has. DataError naming one that is none of them."""
     if pixels.ndim != 3:
         raise DataError(f"{path}: is a grey picture; this set's masks are colours")
-    packed = (pixels.astype(np.int32) * (1 << 16, 1 << 8, 1)).sum(axis=2)
-    known = np.array([(r << 16) | (g << 8) | b for r, g, b in colors])
+    packed = (pixels.astype(np.int64) * (1 << 32, 1 << 16, 1)).sum(axis=2)
+    known = np.array([(r << 32) | (g << 16) | b for r, g, b in colors])
     order = np.argsort(known)
     place = np.searchsorted(known[order], packed).clip(max=len(known) - 1)
     found = order[place]

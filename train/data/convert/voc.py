@@ -63,9 +63,9 @@ def read(path: Path, hw: tuple[int, int], places: Mapping[str, Place]) -> Labels
         root = ElementTree.parse(path).getroot()
     except (OSError, ElementTree.ParseError) as error:
         raise DataError(f"{path}: is no XML ({error})") from None
-    size = tuple(root.findtext(f"size/{side}") for side in ("height", "width"))
-    if all(size) and size != tuple(map(str, hw)):
-        raise DataError(f"{path}: is of {' x '.join(map(str, size))} pixels (h x w), its picture {hw[0]} x {hw[1]}")
+    height, width = (float(root.findtext(f"size/{side}") or 0) for side in ("height", "width"))
+    if height and width and (height, width) != hw:
+        raise DataError(f"{path}: is of {height:g} x {width:g} pixels (h x w), its picture {hw[0]} x {hw[1]}")
     labels = Labels({task: [] for task, _ in places.values()})
     for entry in root.iter("object"):
         name = name_of(entry)
