@@ -17,7 +17,7 @@ OLDEST_OPSET = 11  # before it Clip, Pad and Resize meant other things
 SUPPORTED = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "Constant", "Identity", "Conv", "Gemm", "MatMul", "Add", "Mul", "Concat"}
     | {"AveragePool", "GlobalAveragePool", "MaxPool", "GlobalMaxPool", "ReduceMean", "Resize", "Slice", "Pad"}
-    | {"Relu", "Clip", "LeakyRelu", "Sigmoid", "ArgMax", "Flatten", "Reshape"}
+    | {"Relu", "Clip", "LeakyRelu", "Sigmoid", "ArgMax", "Flatten", "Reshape", "Transpose"}
 )
 
 

@@ -309,6 +309,18 @@ def flatten(reader: Reader, node: onnx.NodeProto) -> State:
     return replace(state, flat=True)
 
 
+def transpose(reader: Reader, node: onnx.NodeProto) -> State:
+    """Of the model's own numbers, as exporters write the weights of a linear layer."""
+    state = reader.state(node, 0)
+    if isinstance(state, Floats):
+        return Floats(state.values.transpose(attributes_of(node).get("perm")))
+    if not isinstance(state, Weights):
+        raise reader.model.error(node, "only weights can be transposed, not what is computed")
+    order = list(attributes_of(node).get("perm", reversed(range(state.integers.ndim))))
+    axis = order.index(state.axis % len(order)) if state.scale.size > 1 else state.axis
+    return Weights(state.integers.transpose(order), state.scale, axis)
+
+
 def argmax(reader: Reader, node: onnx.NodeProto) -> Largest:
     """Over the channels, the lowest index on a tie."""
     x, values = reader.tensor(node), attributes_of(node)
@@ -339,5 +351,6 @@ VISITORS: dict[str, Visitor] = {
     "Pad": pad,
     "Flatten": flatten,
     "Reshape": flatten,
+    "Transpose": transpose,
     "ArgMax": argmax,
 }

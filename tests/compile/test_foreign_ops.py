@@ -74,6 +74,13 @@ def matmul(g: Graph, x: str, s: float) -> str:
     return g.node("Add", [product, g.constant((g.rng.integers(-99, 99, 10) * (s * s / 8)).astype(np.float32))])
 
 
+def matmul_of_transposed_weights(g: Graph, x: str, s: float) -> str:
+    """As torch exports a linear layer without a bias."""
+    flat = g.node("Flatten", [g.pair(g.node("GlobalAveragePool", [x]), s)])
+    weights = g.weights((10, 6), np.full(10, s / 8) * np.float32([1, 0.5] * 5))
+    return g.node("MatMul", [flat, g.node("Transpose", [weights], perm=[1, 0])])
+
+
 def relu_of_matmul_before_an_add(g: Graph, x: str, s: float) -> str:
     """The Relu must not be lost in the product's bias."""
     flat = g.node("Flatten", [g.pair(g.node("GlobalAveragePool", [x]), s)])
@@ -235,6 +242,7 @@ OPS: list[Make] = [
     float_weight,
     gemm,
     matmul,
+    matmul_of_transposed_weights,
     relu_of_matmul_before_an_add,
     bias_without_zero_point,
     times_a_scalar,

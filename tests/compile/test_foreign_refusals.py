@@ -156,6 +156,10 @@ def kernel_of_another_size(g: Graph) -> str:
     return g.pair(conv(g, g.pair("x", S), S, kernel_shape=[1, 1]), S)
 
 
+def transposed(g: Graph) -> str:
+    return g.pair(g.node("Transpose", [g.pair("x", S)], perm=[0, 1, 3, 2]), S)
+
+
 def huge_ratio(g: Graph) -> str:
     return g.pair(conv(g, g.pair("x", 2.0**20), 2.0**20), 2.0**-10)
 
@@ -211,6 +215,7 @@ def huge_ratio(g: Graph) -> str:
             kernel_of_another_size,
             r"node Conv\d+ \(Conv\): it makes \(1, 7, 5, 8\) \(NHWC\), the model says \(1, 9, 7, 8\); export it again",
         ),
+        (transposed, r"node Transpose2 \(Transpose\): only weights can be transposed, not what is computed"),
         (huge_ratio, r"node QuantizeLinear\d+ \(QuantizeLinear\): a ratio of scales is .*: every value but 0 would"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
