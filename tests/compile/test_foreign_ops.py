@@ -77,7 +77,7 @@ def matmul(g: Graph, x: str, s: float) -> str:
 def matmul_of_transposed_weights(g: Graph, x: str, s: float) -> str:
     """As torch exports a linear layer without a bias."""
     flat = g.node("Flatten", [g.pair(g.node("GlobalAveragePool", [x]), s)])
-    weights = g.weights((10, 6), np.full(10, s / 8) * np.float32([1, 0.5] * 5))
+    weights = g.weights((10, 6), np.full(10, s) * np.float32([1, 0.5] * 5))
     return g.node("MatMul", [flat, g.node("Transpose", [weights], perm=[1, 0])])
 
 

@@ -250,8 +250,6 @@ def test_sizes_below_zero_are_dynamic_ones(tmp_path: Path, capsys: pytest.Captur
     model = onnx.load(good(tmp_path / "model.onnx"))
     for size in model.graph.input[0].type.tensor_type.shape.dim[2:]:
         size.dim_value = -1
-    del model.graph.value_info[:]
-    model.graph.output[0].type.tensor_type.ClearField("shape")
     onnx.save(model, str(tmp_path / "model.onnx"))
     refused(tmp_path / "model.onnx", r"input x has dynamic sizes \(\?, \?\); export it with a fixed shape", capsys)
 

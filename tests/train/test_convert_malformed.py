@@ -29,7 +29,10 @@ def test_a_mask_of_16_bits_is_not_wrapped(tmp_path: Path, capsys: pytest.Capture
     one_bad_of_two(arguments, tmp_path / "set", "masks/b.png: value 256 is none of this set's classes", capsys)
 
 
-@pytest.mark.parametrize("labels", [["car"], [{"category": "car", "attributes": ["occluded"], "box2d": 3}]])
+BOX = {"x1": 1, "y1": 1, "x2": 30, "y2": 30}
+
+
+@pytest.mark.parametrize("labels", [["car"], [{"category": "car", "attributes": ["occluded"], "box2d": BOX}]])
 def test_bdd100k(tmp_path: Path, labels: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     for stem in ("a", "b"):
         write(tmp_path / f"images/{stem}.jpg", PICTURE)

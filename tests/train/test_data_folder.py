@@ -146,8 +146,8 @@ def grey_png(values: np.ndarray, depth: int) -> bytes:
 
 
 def test_wrong_pictures_are_named(folder: Path) -> None:
-    edit(folder, lambda content: content["images"][0].update(height=99))
-    with pytest.raises(DataError, match=r"annotations\.json says 99"):
+    edit(folder, lambda content: content["images"][0].update(height=299))
+    with pytest.raises(DataError, match=r"annotations\.json says 299"):
         FolderSource(folder)[0]
     picture = folder / "images" / "scene_0000006.png"
     picture.write_bytes(picture.read_bytes()[:500])

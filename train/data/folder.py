@@ -167,7 +167,7 @@ def decode_mask(content: bytes, where: str, size: tuple[int, int]) -> NDArray[np
         raise DataError(
             f"{where}: is {mask.shape[0]} x {mask.shape[1]} pixels, its picture {size[0]} x {size[1]}; make them equal"
         )
-    return mask
+    return mask.astype(np.uint8, copy=False)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -18,4 +18,4 @@ def decode_labels(content: bytes) -> Pixels | None:
         return None
     if content.startswith(SIGNATURE) and content[COLOR_TYPE] == GREY and content[BIT_DEPTH] < 8:
         return (pixels // (255 // (2 ** content[BIT_DEPTH] - 1))).astype(np.uint8)
-    return pixels  # type: ignore[return-value]
+    return pixels
