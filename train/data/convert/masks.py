@@ -26,7 +26,7 @@ def read_pixels(path: Path, hw: tuple[int, int]) -> Pixels:
             f"{path}: is {pixels.shape[0]} x {pixels.shape[1]} pixels (h x w), its picture {hw[0]} x {hw[1]}"
         )
     if pixels.ndim == 3:
-        return np.ascontiguousarray(pixels[:, :, 2::-1])
+        return pixels[:, :, 2::-1].copy()
     return pixels
 
 
