@@ -9,6 +9,13 @@ import pytest
 from runtime.stream import in_order
 
 
+def hundred(taken: list[int]) -> Iterator[int]:
+    """Numbers, noted in `taken` as they are asked for."""
+    for number in range(100):
+        taken.append(number)
+        yield number
+
+
 def test_results_come_in_the_order_of_the_items_and_several_are_worked_on_at_once() -> None:
     both = threading.Barrier(2, timeout=20)
 
@@ -23,12 +30,7 @@ def test_results_come_in_the_order_of_the_items_and_several_are_worked_on_at_onc
 def test_no_more_is_taken_from_the_items_than_a_few_ahead() -> None:
     taken: list[int] = []
 
-    def items() -> Iterator[int]:
-        for number in range(100):
-            taken.append(number)
-            yield number
-
-    results = in_order(lambda number: number, items(), workers=2)
+    results = in_order(lambda number: number, hundred(taken), workers=2)
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     assert len(taken) < 10
 
@@ -59,13 +61,8 @@ def test_an_error_of_the_items_comes_after_what_was_before_it() -> None:
 def test_what_was_taken_before_a_stop_is_finished() -> None:
     taken: list[int] = []
 
-    def items() -> Iterator[int]:
-        for number in range(100):
-            taken.append(number)
-            yield number
-
     stop = threading.Event()
-    results = in_order(lambda number: number, items(), 2, stop.is_set)
+    results = in_order(lambda number: number, hundred(taken), 2, stop.is_set)
     begun = [next(results), next(results)]
     stop.set()
     assert begun + list(results) == taken
