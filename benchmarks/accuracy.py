@@ -28,6 +28,7 @@ from rich.progress import track
 
 from configs import Config, load
 from configs.task import DetectionTask, FolderSource, SegmentationTask
+from runtime.interruption import leave_to_the_parent
 from train import evaluate
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.data import generate
@@ -115,16 +116,11 @@ def measure_all(models: dict[str, Path], config: Config, limit: int | None) -> d
     jobs = [(folder, name, models[name], config, limit) for folder in SCENES_FIRST for name in models]
     measured: dict[str, dict[str, Any]] = {name: {} for name in models}
     processes = min(len(models), os.cpu_count() or 1)
-    with multiprocessing.get_context("spawn").Pool(processes, initializer=leave_ctrl_c) as pool:
+    with multiprocessing.get_context("spawn").Pool(processes, leave_to_the_parent, (signal.SIGINT,)) as pool:
         done = pool.imap_unordered(measure, jobs)
         for name, folder, metrics in track(done, "models by sets", len(jobs), console=Console(stderr=True)):
             measured[name][folder] = metrics
     return {name: by_set(measured[name], config) for name in models}
-
-
-def leave_ctrl_c() -> None:
-    """Makes a process leave Ctrl-C to the one that began it, which ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def measure(job: tuple[str, str, Path, Config, int | None]) -> tuple[str, str, dict[str, BoxMetric | PixelMetric]]:

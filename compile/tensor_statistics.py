@@ -11,10 +11,10 @@ from compile.errors import CompileError
 from compile.witness import float_image, float_kernels, open_session
 from quant.arith import INT8_MAX, INT8_MIN
 from quant.params import ACTIVATION_SHIFT_MAX, ACTIVATION_SHIFT_MIN
+from quant.sampling import pixel_grid
 
 # the finest first: of shifts with equal errors (a tensor that is 0 in all pictures) argmin takes that one
 SHIFTS = np.arange(ACTIVATION_SHIFT_MAX, ACTIVATION_SHIFT_MIN - 1, -1)
-SAMPLE = 16384  # values of a tensor looked at per picture
 Picture = NDArray[np.uint8]
 Run = Callable[[Picture], dict[str, NDArray[np.float32]]]
 
@@ -65,12 +65,11 @@ def best_shifts(statistics: Mapping[str, TensorStatistics], groups: Mapping[str,
 
 
 def squared_errors(value: NDArray[np.float32], number: int = 0) -> NDArray[np.float64]:
-    """Squared error of the int8 rounding of (1, C, H, W) for every shift of SHIFTS, on about SAMPLE of its values: all
-    channels of a grid of pixels, another one for every `number` of a picture, so that no column is looked at alone.
+    """Squared error of the int8 rounding of (1, C, H, W), the picture of that number, for every shift of SHIFTS, on a
+    grid of pixels.
     """
-    step = max(1, int((value.size / SAMPLE) ** 0.5))
-    row, column = number * 7 % min(step, value.shape[2]), number * 5 % min(step, value.shape[3])
-    sample = value[:, :, row::step, column::step].reshape(-1).astype(np.float64)
+    rows, columns = pixel_grid(value.size, (value.shape[2], value.shape[3]), number)
+    sample = value[:, :, rows, columns].reshape(-1).astype(np.float64)
     scaled = np.ldexp(sample, SHIFTS[:, None])
     rounded = np.ldexp(np.clip(np.rint(scaled), INT8_MIN, INT8_MAX), -SHIFTS[:, None])
     return np.square(rounded - sample).sum(axis=1)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from quant import processes
 from quant.arith import INT8_MAX, INT8_MIN
 from quant.params import ACTIVATION_SHIFT_MAX, ACTIVATION_SHIFT_MIN, choose_activation_shift
+from quant.sampling import pixel_grid
 
-SAMPLE = 16384  # values looked at per tensor by the error observer
 MEMORY = 50  # looks; few values saturate, and those decide: fewer looks leave the choice to chance
 FALL = 0.1
 RISE = 0.5  # a saturated value has no gradient: growing outputs must not wait for their range
@@ -23,13 +23,12 @@ PERIOD = 4  # then one in four
 
 
 def sample_of(value: Tensor, count: int) -> Tensor:
-    """About SAMPLE values of (N, C, H, W) on a grid of pixels, another one for every count; never copies the whole.
+    """Values of (N, C, H, W) on a grid of pixels, another one for every count; never copies the whole.
 
     Processes that train together look at as many, and at the same pixels as one with all their pictures.
     """
-    step = max(1, int((processes.count() * value.numel() / SAMPLE) ** 0.5))
-    row, column = count * 7 % min(step, value.shape[2]), count * 5 % min(step, value.shape[3])
-    return value[:, :, row::step, column::step].float().reshape(-1)
+    rows, columns = pixel_grid(processes.count() * value.numel(), (value.shape[2], value.shape[3]), count)
+    return value[:, :, rows, columns].float().reshape(-1)
 
 
 def rounding_errors(values: Tensor, scales: Tensor) -> Tensor:

@@ -5,6 +5,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
+def leave_to_the_parent(*numbers: int) -> None:
+    """In a process that another one has begun and ends: these signals, which reach it as well, are not its own."""
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def stop_flag() -> Iterator[Callable[[], bool]]:
     """Within it the first Ctrl-C (or SIGTERM) only sets a flag, read by the function yielded: a piece of work is never

@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 from torch.utils.data import DataLoader, Dataset
 
 from configs.schema import Config
+from runtime.interruption import leave_to_the_parent
 from train.data.dataset import Batch, TaskDataset, collate, joined
 from train.data.errors import DataError
 from train.data.samples import Either
@@ -126,5 +127,4 @@ def _one_opencv_thread() -> Iterator[None]:
 
 def _ignore_interrupts(worker: int) -> None:
     """Ctrl-C, and often a request to end, reaches all processes of the group: the main one decides."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    leave_to_the_parent(signal.SIGINT, signal.SIGTERM)

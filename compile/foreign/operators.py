@@ -26,7 +26,7 @@ from compile.foreign.network import (
     Tensor,
 )
 from compile.foreign.products import convolution, linear, real_values, times_constant
-from compile.foreign.reader import SAME, Reader, Shape, Visitor
+from compile.foreign.reader import SAME, Reader, Shape, Visitor, clamp_to
 from compile.foreign.states import Floats, Largest, Open, Quantized, State, Weights, on_grid
 from compile.foreign.windows import pads_of, swept
 from quant.arith import INT8_MAX, INT8_MIN
@@ -135,7 +135,7 @@ def clamp(reader: Reader, node: onnx.NodeProto, low: float, high: float) -> Stat
     if isinstance(state, Weights):
         return replace(state, integers=np.clip(state.integers, low, high).astype(state.integers.dtype))
     x = reader.quantized(node)
-    kind = Sum((SAME.m,), SAME.n, (int(max(low, INT8_MIN)), int(min(high, INT8_MAX))))
+    kind = clamp_to((int(max(low, INT8_MIN)), int(min(high, INT8_MAX))))
     output = replace(x.tensor, name=node.output[0])
     return replace(reader.emit(kind, (x.tensor.name,), output, name_of(node)), flat=x.flat)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from compile.errors import CompileError
 from compile.foreign.model import ForeignModel, attributes_of, name_of
-from compile.foreign.network import NO_CLIP, Kind, Layer, Network, Output, Sum, Tensor
+from compile.foreign.network import NO_CLIP, Kind, Layer, Network, Output, Pair, Sum, Tensor
 from compile.foreign.states import Floats, Largest, Open, Picture, Quantized, State, Weights
 from quant.arith import INT8_MAX, INT8_MIN
 from quant.errors import QuantError
@@ -188,6 +188,11 @@ def quantize(reader: Reader, node: onnx.NodeProto) -> State:
     raise reader.model.error(node, f"it quantizes {node.input[0]}, which is quantized already or an index")
 
 
+def clamp_to(clip: Pair) -> Sum:
+    """A layer that does nothing else."""
+    return Sum((SAME.m,), SAME.n, clip)
+
+
 def close(reader: Reader, state: Open, output: Tensor) -> Quantized:
     """The layer that was open, and a clamp behind it where it is cut and does not clip itself."""
     clip = state.clip(output.scale)
@@ -196,7 +201,7 @@ def close(reader: Reader, state: Open, output: Tensor) -> Quantized:
     else:
         whole = replace(output, name=f"{output.name}:whole")
         reader.emit(state.make(output.scale, NO_CLIP), state.inputs, whole, state.node)
-        closed = reader.emit(Sum((SAME.m,), SAME.n, clip), (whole.name,), output, state.node)
+        closed = reader.emit(clamp_to(clip), (whole.name,), output, state.node)
     return replace(closed, flat=state.flat)
 
 

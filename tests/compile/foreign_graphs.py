@@ -76,8 +76,13 @@ def network_of(path: Path) -> tuple[ForeignModel, Network]:
 
 def in_float(path: Path, picture: Array) -> Array:
     """What ONNX Runtime returns, in float."""
+    return all_in_float(path, picture)[0]
+
+
+def all_in_float(path: Path, picture: Array) -> list[Array]:
+    """All outputs."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": picture})[0]
+    return session.run(None, {"x": picture})

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from rich.console import Console
 
@@ -13,7 +12,7 @@ from compile.build import main
 from compile.foreign import build
 from runtime.tensor_model import TensorModel
 from tests.compile.engines import TARGET
-from tests.compile.foreign_graphs import Graph
+from tests.compile.foreign_graphs import Graph, all_in_float
 from tests.compile.test_foreign_ops import conv
 
 S = 1 / 32
@@ -98,14 +97,6 @@ def test_a_tensor_may_be_an_output_and_read_on(tmp_path: Path) -> None:
     assert run(tmp_path / "model.onnx", tmp_path / "out") == 0
     picture = g.picture(0)
     found = TensorModel(tmp_path / "out/model.so").run(picture)
-    session = ort.InferenceSession(str(tmp_path / "model.onnx"), plain(), providers=["CPUExecutionProvider"])
-    expected = session.run(list(found), {"x": picture})
+    expected = all_in_float(tmp_path / "model.onnx", picture)
     assert list(found) == [f"/layer/{second}", f"/layer/{first}"]
     assert all(np.array_equal(ours, theirs) for ours, theirs in zip(found.values(), expected, strict=True))
-
-
-def plain() -> ort.SessionOptions:
-    """Float kernels."""
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return options

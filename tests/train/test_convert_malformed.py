@@ -53,10 +53,11 @@ def test_cityscapes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_coco_without_a_width(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "images/a.png", PICTURE)
-    content = {"images": [{"id": 1, "file_name": "a.png", "height": 60}], "annotations": [], "categories": []}
-    write_json(tmp_path / "instances.json", content | {"categories": [{"id": 1, "name": "person"}]})
+    images, categories = [{"id": 1, "file_name": "a.png", "height": 60}], [{"id": 1, "name": "person"}]
+    content = {"images": images, "annotations": [], "categories": categories}
+    write_json(tmp_path / "instances.json", content)
     arguments = call("coco", tmp_path / "set", images=tmp_path / "images", annotations=tmp_path / "instances.json")
-    assert main(arguments) in (1, 2)
+    assert main(arguments) == 1
     error = capsys.readouterr().err
     assert "width" in error
     assert "Traceback" not in error

@@ -12,6 +12,7 @@ import cv2
 from rich.console import Console
 from rich.progress import track
 
+from runtime.interruption import leave_to_the_parent
 from train.data.classes import DETECTION_CLASSES
 from train.data.errors import DataError
 from train.data.folder_writer import FolderWriter, begin_data_set, refuse_data_set, write_png
@@ -85,7 +86,7 @@ def _render(scene: tuple[int, tuple[int, int]]) -> Sample:
 
 
 def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_to_the_parent(signal.SIGINT)
     cv2.setNumThreads(1)  # every processor has its process
 
 
