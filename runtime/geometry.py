@@ -1,8 +1,8 @@
 """How a picture lies in the network input, and the way back for boxes and masks.
 
 Coordinates are those of pixel edges: a picture of width w spans 0..w. One rule serves every size. With the resize
-geometry the picture is scaled so that its width fills the input's columns before padding; a picture of the geometry's
-own size is then halved exactly. With the crop geometry it is not scaled. Rows are cut at the top, or padded at the
+geometry the picture is scaled so that its width fills the input's columns before padding; one of twice that width is
+halved exactly. With the crop geometry it is not scaled. Rows are cut at the top, or padded at the
 bottom with pixel 128.
 """
 

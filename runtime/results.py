@@ -26,9 +26,10 @@ class ResultsWriter:
     """Collects what is found and writes it to three files of `folder`.
 
     - `results.json`: {"model", "tasks", "images": [{"file", "width", "height", "detections": [{"task", "class",
-    "score", "box"}], "masks": {task: file}}], "failed": [{"file", "error"}]}; boxes are x1, y1, x2, y2 in pixels. -
-    `coco_results.json`: COCO's result format, boxes x, y, width, height. - `coco_images.json`: the images and
-    categories that the ids in it stand for, COCO's annotation format without annotations.
+    "score", "box"}], "masks": {task: file}}], "failed": [{"file", "error"}]}; boxes are x1, y1, x2, y2 in pixels.
+    - `coco_results.json`: COCO's result format, boxes x, y, width, height.
+    - `coco_images.json`: the images and categories that the ids in it stand for, COCO's annotation format without
+    annotations.
     """
 
     def __init__(self, folder: Path, model: str, tasks: Sequence[Task]) -> None:

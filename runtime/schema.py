@@ -127,7 +127,7 @@ class Reader:
 class InputGeometry:
     """From the source picture to the network input.
 
-    resize: the picture is scaled so that its width becomes `pyramid_hw[1]` (for a picture of `source_hw` exactly 1/2),
+    resize: the picture is scaled so that its width becomes `pyramid_hw[1]`, that of `source_hw` to `pyramid_hw`,
     then `cut_top` rows are cut and `pad_right` columns of pixel 128 added, which gives (height, width).
     crop: no scaling, `pyramid_hw` equals `source_hw`; `height` rows from `cut_top` on, of the middle `width` columns,
     which begin at `cut_left`.

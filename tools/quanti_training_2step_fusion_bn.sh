@@ -10,7 +10,7 @@ usage: bash tools/quanti_training_2step_fusion_bn.sh --config CONFIG [--pipeline
   --config CONFIG   for example configs/4pe_resize/multitask.py
   --pipeline-test   the whole path with few iterations on the validation set: minutes instead of a night
   --out RUN         folder of the run; default runs/<folder of the config>
-  --ctx CTX         cpu, or numbers of GPUs such as 0,1; default is the config's default_ctx
+  --ctx CTX         cpu, cpu,cpu for two processes, or numbers of GPUs such as 0,1; default is the config's default_ctx
   --seed N          of everything random; default is the config's env.seed
 TEXT
 }

@@ -1,7 +1,7 @@
 """Checkpoints: safetensors files with a digest, written in one step, loaded without executing code.
 
-One file holds the model's tensors under their dotted names, and for a resumable checkpoint the state of optimizer,
-schedule and random generators under `training/…`. All that is no tensor lies as JSON in the header's single metadata
+One file holds the model's tensors under their dotted names, and for a resumable checkpoint the state of optimizer
+and random generators under `training/…`. All that is no tensor lies as JSON in the header's single metadata
 key: safetensors keeps several keys in no fixed order, and the same state shall give the same bytes.
 """
 

@@ -18,8 +18,8 @@ from configs.schema import IGNORE_LABEL, Config
 from configs.task import DetectionTask, SegmentationTask
 from quant import processes
 
-FORCED = 3  # anchors that a box gets even if none reaches positive_iou,
-CLOSE = 0.6  # as long as they overlap it by this share of what its best anchor does; no closer one is background
+FORCED = 3  # anchors that a box gets at most if none reaches positive_iou: the best one, and others
+CLOSE = 0.6  # that overlap it by this share of what the best one does; no closer one is background
 CENTRE_WEIGHT = 1e-3  # a small box has one IoU with all anchors around it: the nearest centre goes first
 IGNORED_SHARE = 0.5  # an anchor with this share of its area in an ignored box is no background
 
@@ -198,8 +198,8 @@ def match_anchors(
 ) -> Match:
     """Anchors (A, 4) cx, cy, w, h against boxes (n, 4) and ignored boxes (m, 4), both x1, y1, x2, y2.
 
-    An anchor belongs to the box that it overlaps most, if by `positive_iou`. Every box gets its best anchor, and up to
-    `FORCED` close ones that are no other box's. Background is what is neither near a box, by `negative_iou` or `CLOSE`
+    An anchor belongs to the box that it overlaps most, if by `positive_iou`. Every box gets its best anchor, and others
+    that are `CLOSE` and no other box's, up to `FORCED` in all. Background is what is neither near a box, by `negative_iou` or `CLOSE`
     to its best anchor, nor near or inside an ignored one.
     """
     areas = anchors[:, 2] * anchors[:, 3]

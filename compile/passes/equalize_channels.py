@@ -3,7 +3,7 @@
     Before   y = conv2d(relu(conv2d(x, v) + b), w)
     After    y = conv2d(relu(conv2d(x, v / f) + b / f), w * f)        f: a power of two for each channel between them
 
-A tensor has one scale, so a channel that is always small has few of its 256 steps. A factor moves size from the
+A tensor has one scale, so a channel that is always small has few of its 127 steps. A factor moves size from the
 activation to the weights that read it: f = sqrt(r / s) makes both equal, r being the channel's largest activation and s
 the largest weight that reads it (cross-layer equalization, Nagel et al., arXiv 1906.04721, with measured activations in
 place of the first weights, which have a scale for each channel). Rounded to a power of two it changes no bit of the

@@ -3,7 +3,7 @@
 Step 0 learns, in float at first and quantized for its last quarter, with batch norms, which learn better than what
 absorbed them. Steps 1 and 2 absorb them and hardly move a weight: training on without batch norms undoes what step 0
 learned, and there is nothing to mend (decision 0024). To tell what quantization costs, the benchmark trains on in
-float, too, from where step 0 leaves it.
+float, too, from where step 0 begins to quantize.
 """
 
 from typing import Any as _Any

@@ -1,6 +1,6 @@
 """Solver, environment and batch norm patterns: four steps whose defaults fit a night on two cores."""
 
-# Index = step. Epochs run over the training scenes; every batch serves all tasks that have the same data.
+# Index = step. Epochs run over the training scenes; an iteration serves all tasks.
 SOLVER = [
     {
         "mode": "kTrainingWithBN",

@@ -54,7 +54,7 @@ class AnchorDetectionHead(nn.Module):
         return [("score", self.score_quantizer), ("delta", self.delta_quantizer)]
 
     def forward(self, maps: Mapping[int, QuantTensor]) -> dict[str, Tensor]:
-        """The neck's maps by stride to `score_s8`, `delta_s8`, `score_s16`, …: (N, C, H / stride, W / stride)."""
+        """The neck's maps by stride to `score_s8`, `delta_s8`, `score_s16`, …: (N, C, ⌈H / stride⌉, ⌈W / stride⌉)."""
         scores, deltas = [], []
         for stride in self.strides:
             branch = self.branches[f"s{stride}"]
@@ -86,7 +86,7 @@ class PixelClassHead(nn.Module):
         return [("logits", self.quantizer)]
 
     def forward(self, maps: Mapping[int, QuantTensor]) -> dict[str, Tensor]:
-        """The neck's maps by stride to `logits` (N, classes, H / stride, W / stride)."""
+        """The neck's maps by stride to `logits` (N, classes, ⌈H / stride⌉, ⌈W / stride⌉)."""
         return {"logits": self.quantizer(self.logits(self.features(maps[self.stride])).value).value}
 
 
