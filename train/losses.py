@@ -199,8 +199,8 @@ def match_anchors(
     """Anchors (A, 4) cx, cy, w, h against boxes (n, 4) and ignored boxes (m, 4), both x1, y1, x2, y2.
 
     An anchor belongs to the box that it overlaps most, if by `positive_iou`. Every box gets its best anchor, and others
-    that are `CLOSE` and no other box's, up to `FORCED` in all. Background is what is neither near a box, by `negative_iou` or `CLOSE`
-    to its best anchor, nor near or inside an ignored one.
+    that are `CLOSE` and no other box's, up to `FORCED` in all. Background is what is neither near a box, by
+    `negative_iou` or `CLOSE` to its best anchor, nor near or inside an ignored one.
     """
     areas = anchors[:, 2] * anchors[:, 3]
     corners = torch.cat([anchors[:, :2] - anchors[:, 2:] / 2, anchors[:, :2] + anchors[:, 2:] / 2], dim=1)

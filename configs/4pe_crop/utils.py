@@ -37,8 +37,8 @@ geometries = [
 
 default_ctx = "cpu"  # or GPU numbers, "0,1"; `train.py --ctx` takes precedence
 
-# Loading processes per group of data sets (more make loading faster, at the price of memory), threads of the computation,
-# and how many neighbouring pictures are shuffled among themselves.
+# Loading processes per group of data sets (more make loading faster, at the price of memory), threads of the
+# computation, and how many neighbouring pictures are shuffled among themselves.
 load_threads = 2
 threads = 2
 shuffle_chunk_size = 256
