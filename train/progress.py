@@ -2,8 +2,10 @@
 
 import csv
 import io
+import statistics
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from runtime.files import write_atomically
 from train.schedule import Plan
 
 MEASURE_FROM, MEASURED = 8, 12  # the first iterations wait for the loader; the estimate is the mean over the next ones
+RECENT, FEWEST = 30, 3  # iterations whose median tells the time left: some begin with a range to fit or a file to write
 PLAIN_SECONDS = 30.0  # without a terminal: a line at least this often
 RESULT_KEYS = ("step", "epoch", "iteration", "seconds", "learning_rate", "waiting_percent", "loss")
 
@@ -35,8 +38,8 @@ class Reporter:
         self._start = start
         self._log_every = log_every
         self._later_pictures = sum(entry.iterations * entry.batch_size for entry in later)
-        self._began = self._spoken = time.monotonic()
-        self._measure_began = self._began
+        self._last = self._spoken = self._measure_began = time.monotonic()
+        self._recent: deque[float] = deque(maxlen=RECENT)
         self._progress = Progress(
             TextColumn(f"{plan.prefix} epoch {{task.fields[epoch]}}/{plan.epochs}"),
             BarColumn(),
@@ -57,10 +60,10 @@ class Reporter:
             self._measure_began = now
         elif done - self._start == MEASURE_FROM + MEASURED:
             self._announce((now - self._measure_began) / MEASURED, done)
-        seconds = (now - self._began) / (done - self._start) * (self._plan.iterations - done)
+        left = self._left(now, self._plan.iterations - done)
         epoch = (done - 1) // self._plan.iterations_per_epoch + 1
         text = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
-        self._progress.update(self._bar, completed=done, epoch=epoch, left=duration(seconds), losses=text)
+        self._progress.update(self._bar, completed=done, epoch=epoch, left=left, losses=text)
         if self._writer is not None:
             for name, value in losses.items():
                 self._writer.add_scalar(f"loss/{name}", value, done)
@@ -70,7 +73,7 @@ class Reporter:
             self._spoken = now
             self.console.print(
                 f"{self._plan.prefix} epoch {epoch}/{self._plan.epochs} iteration {done}/{self._plan.iterations} "
-                f"left {duration(seconds)}  {text}"
+                f"left {left}  {text}"
             )
 
     def say(self, text: str) -> None:
@@ -82,6 +85,12 @@ class Reporter:
         self._progress.stop()
         if self._writer is not None:
             self._writer.close()
+
+    def _left(self, now: float, iterations: int) -> str:
+        """How long `iterations` more will take, one being over."""
+        self._recent.append(now - self._last)
+        self._last = now
+        return duration(statistics.median(self._recent) * iterations) if len(self._recent) >= FEWEST else "?"
 
     def _announce(self, seconds_per_iteration: float, done: int) -> None:
         here = seconds_per_iteration * (self._plan.iterations - done)

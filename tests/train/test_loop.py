@@ -200,6 +200,22 @@ def test_what_a_user_sees_of_a_step(tmp_path: Path, settings: Any, capsys: pytes
     assert [point.step for point in curves.Scalars("loss/a")] == list(range(1, 41))
 
 
+def test_a_slow_beginning_is_not_taken_for_the_pace(
+    tmp_path: Path, settings: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first iteration waits for the loader, and for ranges to be fitted where training goes on quantized."""
+    now = 100.0
+    monkeypatch.setattr("train.progress.time.monotonic", lambda: now)
+    reporter = Reporter(Plan(2, settings, 2, 20, 1), 0, log_every=10, later=(), folder=tmp_path, quiet=False)
+    for done in range(1, 11):
+        now += 60.0 if done == 1 else 2.0
+        reporter.iteration(done, {"loss": 1.0}, 0.1)
+    reporter.close()
+    shown = capsys.readouterr().out
+    assert "iteration 1/40 left ?" in shown
+    assert "iteration 10/40 left 60 s" in shown
+
+
 def test_gradients_that_overflow_are_an_error(tmp_path: Path, settings: Any) -> None:
     torch.manual_seed(0)
     broken = trainer(tmp_path, plan(settings), feed())
