@@ -53,6 +53,7 @@ def calibrated_model(config: Config, source: Path, options: argparse.Namespace, 
     dump = phase_folder(options.dump, "2-scales")
     if not tensors_without_scale(folded.module):
         model = quantized_model(folded, {}, {}, dump)
+        target.with_name(REPORT).unlink(missing_ok=True)  # of another source
     else:
         pictures = Pictures(config, options.calib_images, len(tensors_without_scale(folded.module)), console)
         results = every_way(folded, pictures)

@@ -13,10 +13,11 @@ from typing import Any
 
 from runtime.draw import draw_overlay
 from runtime.errors import ImageError, VideoError
+from runtime.files import distinct_stems
 from runtime.image import Inputs, Picture, read_picture
 from runtime.interruption import stop_flag
 from runtime.predict import PicturePredictor, Prediction, by_any
-from runtime.results import ResultsWriter, unique_names, write_mask, write_picture
+from runtime.results import ResultsWriter, write_mask, write_picture
 from runtime.stream import in_order
 from runtime.timing import Progress, Stopwatch, statistics_table
 from runtime.video import VideoReader, VideoWriter
@@ -110,7 +111,7 @@ class Batch:
         for entry, complaint in complaints:
             self._writer.add_failure(entry, complaint)
         files = pictures + videos
-        names = unique_names(files)
+        names = distinct_stems(file.stem for file in files)
         progress = Progress(len(files))
         interrupted, start = False, time.perf_counter()
         with stop_flag() as stopped:

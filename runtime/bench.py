@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from runtime.arguments import at_least
 from runtime.engine import CompiledEngine
 from runtime.errors import ImageError, RuntimeRoomError
 from runtime.geometry import Placement
@@ -33,13 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--model", required=True, metavar="SO", help="the .so that compile.build wrote, its .json beside it"
     )
     parser.add_argument("--image", metavar="FILE|DIR", help="a picture, or a folder of them (default: noise)")
-    parser.add_argument("--count", type=_positive, default=200, metavar="N", help="timed runs (default 200)")
-    parser.add_argument("--warmup", type=_positive, default=10, metavar="N", help="runs before them (default 10)")
+    parser.add_argument("--count", type=at_least(1), default=200, metavar="N", help="timed runs (default 200)")
+    parser.add_argument("--warmup", type=at_least(1), default=10, metavar="N", help="runs before them (default 10)")
     parser.add_argument(
-        "--threads", type=_positive, default=1, metavar="N", help="threads that kernels may use (default 1)"
+        "--threads", type=at_least(1), default=1, metavar="N", help="threads that kernels may use (default 1)"
     )
     parser.add_argument("--layers", action="store_true", help="the time of every layer, too, and its share of the peak")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the noise (default 0)")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="seed of the noise (default 0)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args(arguments)
     try:
@@ -142,13 +143,6 @@ def _report(engine: CompiledEngine, statistics: Statistics, options: argparse.Na
         "milliseconds": statistics.to_json(),
         "throughput": round(1000 / statistics.mean, 2),
     }
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, is {text}")
-    return value
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and names that a file system takes."""
 
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-LONG_NAME = 200  # bytes; file systems take 255
+LONG_NAME, LONG_STEM = 200, 250  # bytes; file systems take 255
 
 
 def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
@@ -14,7 +15,7 @@ def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
     a stream of pictures does not wait for the disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{_short(path.name)}.{os.getpid()}.part")
+    temporary = path.with_name(f".{short_name(path.name)}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -28,10 +29,31 @@ def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
         _sync_folder(path.parent)
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """The name, or a digest where little more would be too long for a file system."""
     encoded = os.fsencode(name)
     return name if len(encoded) <= LONG_NAME else hashlib.sha256(encoded).hexdigest()
+
+
+def distinct_stems(stems: Iterable[str]) -> list[str]:
+    """The same names, numbered where two are equal, and cut where a suffix would make one too long."""
+    taken: set[str] = set()
+    distinct = []
+    for stem in stems:
+        name, number = _cut(stem, ""), 1
+        while name in taken:
+            number += 1
+            name = _cut(stem, f"-{number}")
+        taken.add(name)
+        distinct.append(name)
+    return distinct
+
+
+def _cut(stem: str, ending: str) -> str:
+    """The name with its ending, shortened in front of that. What is cut within a letter loses the letter."""
+    encoded = os.fsencode(stem)
+    room = LONG_STEM - len(ending)
+    return (stem if len(encoded) <= room else encoded[:room].decode(errors="ignore")) + ending
 
 
 def _sync_folder(folder: Path) -> None:

@@ -113,20 +113,6 @@ def _detection_entry(detection: Detection) -> dict[str, Any]:
     }
 
 
-def unique_names(files: Sequence[Path]) -> list[str]:
-    """A name without suffix for the outputs of every file: its stem, numbered where two files share one."""
-    taken: set[str] = set()
-    names = []
-    for file in files:
-        name, number = file.stem, 1
-        while name in taken:
-            number += 1
-            name = f"{file.stem}-{number}"
-        taken.add(name)
-        names.append(name)
-    return names
-
-
 def write_json(path: PathLike, data: Any) -> None:
     """Writes JSON in one step, an entry of a list to a line; in ASCII: names may hold bytes that are no character."""
     write_atomically(Path(path), (_json_text(data) + "\n").encode())

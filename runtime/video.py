@@ -8,6 +8,7 @@ from types import TracebackType
 import cv2
 
 from runtime.errors import VideoError
+from runtime.files import short_name
 from runtime.image import Picture, check_size
 
 SPARE = 1  # frames that a file may state and not have,
@@ -70,7 +71,7 @@ class VideoWriter:
 
     def __init__(self, path: Path, rate: float) -> None:
         self._path = path
-        self._temporary = path.with_name(f".{path.stem}.part{path.suffix}")
+        self._temporary = path.with_name(f".{short_name(path.stem)}.part{path.suffix}")
         self._rate = rate
         self._writer: cv2.VideoWriter | None = None
 

@@ -16,7 +16,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from configs.schema import Config
+from configs.schema import PREFIXES, Config
 from quant.arith import channel_argmax
 from quant.params import shift_of
 from quant.postprocess import detection_attributes, detection_post_processing, sigmoid_table
@@ -103,7 +103,8 @@ def load_predictor(
     if not model.is_file():
         raise EvaluationError(f"{model}: no such file; give a .so, an -export-last.onnx or a checkpoint (.params)")
     if model.name.endswith("-export-last-0000.params"):
-        raise EvaluationError(f"{model}: a Relax module's weights, for the compiler; give the .onnx beside it")
+        beside = "int-inference-export-last.so" if model.name.startswith(PREFIXES[3]) else "the .onnx"
+        raise EvaluationError(f"{model}: a Relax module's weights, for the compiler; give {beside} beside it")
     if not re.fullmatch(r"cpu|\d+(,\d+)*", ctx):
         raise EvaluationError(f"--ctx {ctx}: give cpu or the number of a GPU, such as 0")
     if ctx != "cpu" and model.suffix != ".onnx":

@@ -14,6 +14,7 @@ from rich.table import Table
 from configs import ConfigError, load
 from configs.schema import IGNORE_LABEL, Config
 from quant.errors import QuantError
+from runtime.arguments import at_least
 from runtime.errors import RuntimeRoomError
 from runtime.predict import PicturePredictor, Prediction
 from runtime.results import write_json
@@ -41,14 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, required=True, metavar="C", help="the config it was trained with")
     parser.add_argument("--model", type=Path, required=True, help="checkpoint (.params), -export-last.onnx or .so")
     parser.add_argument("--data", type=Path, metavar="DIR", help="a data set on disk (default: the config's val data)")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of every data set")
+    parser.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N pictures of every data set")
     parser.add_argument("--json", type=Path, metavar="F", help="write the metrics to this file, too")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="of the pictures (default: evaluate-<model>, beside it)"
     )
     options = parser.parse_args(arguments)
-    if options.limit is not None and options.limit < 1:
-        parser.error("--limit must be at least 1")
     out = options.out or options.model.parent / f"evaluate-{options.model.stem}"
     try:
         config = load(options.config)
@@ -57,14 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metrics = measure(predictor, config, data=options.data, limit=options.limit, progress=True, worst=worst)
         result = results_of(metrics)
         print_table(result, options.model)
+        write_report(out, config, metrics, worst)
         if options.json:
             write_json(options.json, result)
-        write_report(out, config, metrics, worst)
     except (TrainError, ConfigError, DataError, RuntimeRoomError, QuantError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return 130
     print(f"curves, confusion matrices and the worst pictures: {out}")
     return 0

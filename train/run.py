@@ -19,7 +19,7 @@ COMPARED = {  # keys of `identity`, and what a user knows them by
     "processes": "number of processes (--ctx)",
     "init": "--init",
 }
-DERIVED = ("calibrated", "verify.")  # what later commands make of a step's files; stale once a step starts again
+DERIVED = ("calibrat", "verify.")  # what later commands make of a step's files; stale once a step starts again
 
 
 @dataclass(frozen=True)

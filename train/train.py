@@ -9,6 +9,7 @@ from pathlib import Path
 from configs import ConfigError, load
 from configs.schema import PREFIXES
 from quant.errors import QuantError
+from runtime.arguments import at_least
 from runtime.errors import RuntimeRoomError
 from train.data.errors import DataError
 from train.errors import TrainError
@@ -34,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--init", type=Path, metavar="PARAMS", help="step 0 begins with the weights of this checkpoint of a step 0"
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="of everything random (default: the config's env.seed)")
+    parser.add_argument(
+        "--seed", type=at_least(0), metavar="N", help="of everything random (default: the config's env.seed)"
+    )
     options = parser.parse_args(arguments)
     if options.init is not None and (options.step or not options.init.is_file()):
         parser.error(f"--init {options.init}: " + ("is for step 0" if options.step else "no such checkpoint"))

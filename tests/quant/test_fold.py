@@ -85,7 +85,7 @@ def test_it_is_computed_in_float64() -> None:
 
 
 MUTANTS = {
-    "epsilon forgotten": lambda w, b, g, bt, m, v, e: fold_batch_norm(w, b, g, bt, m, v, 0.1),
+    "epsilon forgotten": lambda w, b, g, bt, m, v, e: fold_batch_norm(w, b, g, bt, m, v, 0.0),
     "bias forgotten": lambda w, b, g, bt, m, v, e: fold_batch_norm(w, None, g, bt, m, v, e),
     "bias not scaled": lambda w, b, g, bt, m, v, e: (
         fold_batch_norm(w, None, g, bt, m, v, e)[0],

@@ -184,7 +184,7 @@ def test_decoder_warnings_do_not_reach_the_terminal(
 
 def test_inputs_are_found_once_in_order(write: Write, tmp_path: Path) -> None:
     small = np.zeros((16, 16, 3), np.uint8)
-    b, a = write("d/b.png", small), write("d/a.JPG".replace("JPG", "jpg"), small)
+    b, a = write("d/b.png", small), write("d/a.jpg", small).rename(tmp_path / "d/a.JPG")
     write("d/deeper/c.png", small)
     (tmp_path / "d" / "LICENSE").write_text("text")
     (tmp_path / "d" / "v.mp4").write_bytes(b"")

@@ -258,6 +258,15 @@ def test_a_picture_with_a_long_name(run: Run, write: Write, scene: np.ndarray, t
     assert [path.stem for path in (tmp_path / "out/overlays").iterdir()] == ["x" * 250]
 
 
+def test_long_names_of_one_stem_and_of_a_video(run: Run, write: Write, scene: np.ndarray, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write(f"{folder}/{'x' * 250}.png", scene)
+    write_video(tmp_path / f"{'v' * 250}.mp4", 2)
+    assert run(tmp_path / "a", tmp_path / "b", tmp_path / f"{'v' * 250}.mp4") == 0
+    overlays = sorted(path.name for path in (tmp_path / "out/overlays").iterdir())
+    assert overlays == [f"{'v' * 250}.mp4", f"{'x' * 248}-2.jpg", f"{'x' * 250}.jpg"]
+
+
 def test_ctrl_c_loses_nothing_that_was_done(library: Path, tmp_path: Path, repository: Path) -> None:
     """A video of many frames is interrupted: results and the video so far are whole."""
     write_video(tmp_path / "long.mp4", 3000)

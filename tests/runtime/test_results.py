@@ -6,10 +6,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
 
 from runtime.artifact import Manifest
 from runtime.predict import Detection, Prediction
-from runtime.results import ResultsWriter, unique_names, write_mask, write_picture
+from runtime.results import ResultsWriter, write_mask, write_picture
 
 FOUND = Detection("det_thing", "other thing", 1, 0.87654, (1.234, 2.0, 11.239, 8.5))
 PREDICTION = Prediction((80, 128), (FOUND,), {"seg_bright": np.zeros((80, 128), np.uint8)})
@@ -38,8 +39,7 @@ def test_results_json(saved: Path) -> None:
 
 
 def test_coco_format_is_read_by_pycocotools(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    coco = pytest.importorskip("pycocotools.coco")
-    truth = coco.COCO(str(saved / "coco_images.json"))
+    truth = COCO(str(saved / "coco_images.json"))
     results = truth.loadRes(str(saved / "coco_results.json"))
     (first, second) = results.loadAnns(results.getAnnIds())
     assert first["bbox"] == [1.23, 2.0, 10.01, 6.5]
@@ -49,11 +49,6 @@ def test_coco_format_is_read_by_pycocotools(saved: Path, capsys: pytest.CaptureF
 
 def test_nothing_half_written_stays(saved: Path) -> None:
     assert sorted(path.name for path in saved.iterdir()) == ["coco_images.json", "coco_results.json", "results.json"]
-
-
-def test_names_are_unique() -> None:
-    files = [Path("a/x.jpg"), Path("b/x.png"), Path("x-2.jpg"), Path("y.jpg")]
-    assert unique_names(files) == ["x", "x-2", "x-2-2", "y"]
 
 
 def test_a_mask_is_written_exactly(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from filelock import FileLock
 
 SCRIPT = "tools/quanti_training_2step_fusion_bn.sh"
@@ -38,6 +40,23 @@ class TinyRun:
 
     config: Path
     folder: Path
+
+
+def assert_equal_state(expected: Any, found: Any) -> None:
+    """Of optimizer and random generators: nested dicts, lists and tuples, tensors bit by bit."""
+    assert type(expected) is type(found)
+    if isinstance(expected, torch.Tensor):
+        assert expected.dtype == found.dtype
+        assert torch.equal(expected, found)
+    elif isinstance(expected, dict):
+        assert expected.keys() == found.keys()
+        for key, value in expected.items():
+            assert_equal_state(value, found[key])
+    elif isinstance(expected, (list, tuple)):
+        for pair in zip(expected, found, strict=True):
+            assert_equal_state(*pair)
+    else:
+        assert expected == found
 
 
 @pytest.fixture(scope="session")

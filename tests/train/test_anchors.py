@@ -42,3 +42,4 @@ def test_the_command_prints_anchors_for_every_detection(
     assert out.startswith("det_person: ")
     assert out.count("# stride") == 4
     assert main(["--config", str(tmp_path / "none.py")]) == 2
+    assert "none.py: no such config file" in capsys.readouterr().err

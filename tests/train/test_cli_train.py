@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from configs import load
+from tests.train.conftest import assert_equal_state
 from train.checkpoint import load_checkpoint
 from train.train import main
 
@@ -115,11 +116,10 @@ def test_a_killed_run_resumes_to_the_same_bits(tiny_run: Any, tmp_path: Path, re
 
 
 def assert_same_bits(whole: Path, resumed: Path) -> None:
-    """Weights and moments at the end of the last epoch."""
+    """Weights, moments and random generators at the end of the last epoch."""
     expected, found = (load_checkpoint(folder / "with-bn-0002.params") for folder in (whole, resumed))
     assert all(torch.equal(tensor, found.model[name]) for name, tensor in expected.model.items())
-    moments = [c.training["optimizer"]["state"][0]["exp_avg"] for c in (expected, found)]
-    assert torch.equal(*moments)
+    assert_equal_state(expected.training, found.training)
 
 
 def test_a_damaged_checkpoint_is_named(tiny_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

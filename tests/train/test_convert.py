@@ -272,6 +272,17 @@ def test_coco_with_a_mapping(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "has no category 'cart', but person, traffic light, cat" in capsys.readouterr().err
 
 
+def test_coco_pictures_whose_names_agree_however_they_are_written(tmp_path: Path) -> None:
+    coco(tmp_path, [10, 20, 5, 15.5])
+    content = json.loads((tmp_path / "instances.json").read_text())
+    for number, name in enumerate(("a/b.png", "a_b.png", "c/b.png"), start=20):
+        write(tmp_path / "images" / name, PICTURE)
+        content["images"].append({"id": number, "file_name": name})
+    write_json(tmp_path / "instances.json", content)
+    source = converted("coco", tmp_path / "set", images=tmp_path / "images", annotations=tmp_path / "instances.json")
+    assert len(source) == 4
+
+
 def test_coco_pictures_of_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     coco(tmp_path, [10, 20, 5, 15.5])
     content = json.loads((tmp_path / "instances.json").read_text())

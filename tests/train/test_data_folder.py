@@ -87,6 +87,10 @@ def test_generate_refuses_tiny_sizes(tmp_path: Path, capsys: pytest.CaptureFixtu
         (lambda c: c["annotations"][0].pop("bbox"), r"annotations\[0\] lacks bbox"),
         (lambda c: c["categories"][0].pop("supercategory"), r"categories\[0\] lacks supercategory"),
         (lambda c: c.update(images=[]), "'images' is empty"),
+        (lambda c: c["images"][0].update(width="320"), r"images\[0\]: width is '320', must be a whole number"),
+        (lambda c: c["images"][0].update(id=[1]), r"images\[0\]: id is \[1\], must be a whole number"),
+        (lambda c: c["images"][0].update(file_name=7), r"images\[0\]: file_name is 7, must be a text"),
+        (lambda c: c["categories"][0].update(id="1"), r"categories\[0\]: id is '1', must be a whole number"),
         (lambda c: c["images"][1].update(id=c["images"][0]["id"]), "two images have the same id"),
         (
             lambda c: c["images"][1].update(file_name="a/" + c["images"][0]["file_name"]),

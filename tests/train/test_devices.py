@@ -1,6 +1,9 @@
 """Devices: where bfloat16 may be used."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,3 +27,16 @@ def test_a_processor_without_bfloat16_trains_in_float32_and_says_so(
     train_step(Request(config, 0, tmp_path, True, "cpu", resume=False, seed=1))
     assert "no bfloat16: trains in float32" in capsys.readouterr().out
     assert json.loads((tmp_path / "run.json").read_text())["with-bn"]["precision"] == "float32"
+
+
+@pytest.mark.parametrize(("given", "spin"), [(None, "1000"), ("7", "7")])
+def test_threads_spin_for_a_moment_only_unless_the_environment_says_otherwise(
+    given: str | None, spin: str, repository: Path
+) -> None:
+    environment = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    if given is not None:
+        environment["GOMP_SPINCOUNT"] = given
+    code = "import os, train; print(os.environ['GOMP_SPINCOUNT'])"
+    call = [sys.executable, "-c", code]
+    done = subprocess.run(call, cwd=repository, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == spin

@@ -102,6 +102,7 @@ def test_what_the_network_was_not_shown_does_not_count(tiny_run: Any, tmp_path: 
         ("fusion-bn-c2-export-last.onnx", "gpu", "--ctx gpu: give cpu or the number of a GPU"),
         ("fusion-bn-c2-last-0000.params", "0", "--ctx 0 is for an exported model"),
         ("fusion-bn-c2-export-last-0000.params", "cpu", "give the .onnx beside it"),
+        ("int-inference-export-last-0000.params", "cpu", "give int-inference-export-last.so beside it"),
         ("with-bn-nothing.onnx", "cpu", "no such file"),
     ],
 )
@@ -129,6 +130,22 @@ def test_predict_writes_results_masks_and_overlays(tiny_run: Any, tmp_path: Path
         mask = cv2.imread(str(tmp_path / "out" / entry["masks"]["seg_lane"]), cv2.IMREAD_UNCHANGED)
         assert mask.shape == (entry["height"], entry["width"])
     assert len(list((tmp_path / "out" / "overlays").glob("*.jpg"))) == 2
+
+
+def test_predict_has_the_options_of_infer(tiny_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = tmp_path / "pictures"
+    assert generate(["--out", str(pictures), "--count", "1", "--seed", "5", "--only-images"]) == 0
+    (pictures / "bad.png").write_bytes(b"no picture")
+    capsys.readouterr()
+    model = tiny_run.folder / f"{STEP_2}-export-last.onnx"
+    arguments = ["--config", str(tiny_run.config), "--model", str(model), "--images", str(pictures)]
+    options = ["--score-threshold", "1", "--tasks", "det_person", "--no-overlay", "--no-masks", "--json"]
+    assert predict([*arguments, "--out", str(tmp_path / "out"), *options]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert (report["images"], report["detections"]) == (1, 0)
+    assert [entry["file"] for entry in report["failed"]] == [str(pictures / "bad.png")]
+    files = {"results.json", "coco_results.json", "coco_images.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == files
 
 
 def test_a_task_without_labels_has_no_metric(tiny_run: Any, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 
 import train.loop
+from tests.train.conftest import assert_equal_state
 from train.checkpoint import load_checkpoint
 from train.errors import TrainError
 from train.loop import Interrupted, StepTrainer
@@ -153,7 +154,7 @@ def test_after_a_kill_the_run_ends_on_the_same_bits(
     for name in ("fusion-bn-c2-last-0000.params", "fusion-bn-c2-0003.params"):
         expected, found = load_checkpoint(whole / name), load_checkpoint(broken / name)
         assert all(torch.equal(tensor, found.model[key]) for key, tensor in expected.model.items())
-        assert str(expected.training) == str(found.training)
+        assert_equal_state(expected.training, found.training)
     assert rows(whole) == rows(broken)
 
 
@@ -214,6 +215,16 @@ def test_a_slow_beginning_is_not_taken_for_the_pace(
     shown = capsys.readouterr().out
     assert "iteration 1/40 left ?" in shown
     assert "iteration 10/40 left 60 s" in shown
+
+
+def test_gradients_are_clipped(tmp_path: Path, settings: Any) -> None:
+    """The optimizer's first moment is a mean of what it was given: never above the longest gradient."""
+    torch.manual_seed(0)
+    steep = trainer(tmp_path, plan(settings, gradient_clip=0.5), feed())
+    steep.module.weight.register_hook(lambda gradient: gradient * 1e6)
+    steep.train(None)
+    (state,) = load_checkpoint(tmp_path / "fusion-bn-c2-0003.params").training["optimizer"]["state"].values()
+    assert 0.1 < state["exp_avg"].norm() <= 0.5
 
 
 def test_gradients_that_overflow_are_an_error(tmp_path: Path, settings: Any) -> None:

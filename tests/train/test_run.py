@@ -99,6 +99,7 @@ def test_a_step_that_starts_again_does_not_take_a_later_training_with_it(tmp_pat
 def test_starting_again_clears_this_step_and_what_came_after(tmp_path: Path) -> None:
     kept = ["with-bn-last-0000.params", "notes.txt"]
     gone = ["fusion-bn-c1-0001.params", "fusion-bn-c2-export-last.onnx", "int-inference-export-last.so", "verify.json"]
+    gone += ["calibrated-export-last.onnx", "calibration.json"]
     for name in kept + gone:
         (tmp_path / name).touch()
     Run(tmp_path).clear(1)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from configs import load
@@ -43,6 +44,16 @@ def test_plan_counts_freezes_and_anneals(repository: Path) -> None:
     assert max(rates) == pytest.approx(plan.settings.learning_rate, rel=0.05)
     assert rates[0] < rates[5]
     assert 0 < rates[-1] < 0.01 * max(rates)
+
+
+def test_warm_up_takes_fifty_iterations_at_least(repository: Path) -> None:
+    config = load(repository / "configs/4pe_resize/multitask.py")
+    settings = config.solver[0].model_copy(update={"epochs": 1, "iterations_per_epoch": 200, "warmup_fraction": 0.01})
+    config = config.model_copy(update={"solver": (settings, *config.solver[1:])})
+    plan = make_plan(config, 0, pipeline_test=False, iterations_per_epoch=lambda batch: 200)
+    rates = [plan.learning_rate(iteration) for iteration in range(plan.iterations)]
+    assert np.argmax(rates) == 50
+    assert rates[24] == pytest.approx(settings.learning_rate * 25 / 51)
 
 
 def test_a_config_may_shorten_its_epochs(repository: Path) -> None:

@@ -28,6 +28,7 @@ OF_STEP_3 = ("-symbol.json", "-0000.params", ".so", ".json")
 STAND_IN = """#!/bin/sh
 echo "$*" >> "$CALLS"
 case "$*" in
+  *"$FAILING"*) exit 1 ;;
   *"train.train"*"--step 0"*)
     sleep 0.05  # files of one tick of the clock have no order
     [ "$TRAINED" != yes ] || touch "$OUT/with-bn-init.params"
@@ -67,9 +68,12 @@ class Folder:
         python.chmod(0o755)
         self._path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
 
-    def call(self, *arguments: str, code: int, trained: bool = True) -> subprocess.CompletedProcess[str]:
+    def call(
+        self, *arguments: str, code: int, trained: bool = True, failing: str = "no such command"
+    ) -> subprocess.CompletedProcess[str]:
         config = "configs/4pe_resize/multitask.py"
         environment = {"PATH": self._path, "CALLS": str(self._calls), "OUT": str(self.out), "CODE": str(code)}
+        environment["FAILING"] = failing
         return subprocess.run(
             ["bash", SCRIPT, "--config", config, "--out", str(self.out), *arguments],
             cwd=self._repository,
@@ -97,6 +101,37 @@ def test_the_same_call_continues_what_broke_off(folder: Folder, code: int) -> No
     assert "continuing it" in done.stdout
     assert ["--resume" in line for line in folder.trainings()] == [False, True, True, True]
     assert not folder.mark.exists()
+
+
+@pytest.mark.parametrize(
+    "failing",
+    ["--step 1", "--step 2", "compile.importer", "compile.build", "train.data.generate", "compile.verify"],
+)
+def test_what_fails_after_step_0_fails_the_call(folder: Folder, failing: str) -> None:
+    """The comparison's exit code, too, whose output goes through a pipe."""
+    failed = folder.call(code=0, failing=failing)
+    assert failed.returncode == 1
+    assert "Done." not in failed.stdout
+    assert folder.mark.exists()
+    done = folder.call(code=0)
+    assert done.returncode == 0, done.stderr
+    assert "continuing it" in done.stdout
+    assert not folder.mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--config is missing"),
+        (("--config",), "--config needs a value"),
+        (("--config", "none.py"), "none.py: no such config file"),
+        (("--what",), "unknown argument '--what'"),
+    ],
+)
+def test_wrong_calls(repository: Path, arguments: tuple[str, ...], message: str) -> None:
+    refused = subprocess.run(["bash", SCRIPT, *arguments], cwd=repository, text=True, capture_output=True, check=False)
+    assert refused.returncode == 2
+    assert f"error: {message}" in refused.stderr
 
 
 def test_another_call_does_not_take_its_place(folder: Folder) -> None:

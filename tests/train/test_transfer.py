@@ -67,6 +67,10 @@ def test_another_network_is_refused(
 
 
 def test_wrong_calls(tiny_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="2"):
         main(command(tiny_run.config, tmp_path, "--init", str(tmp_path / "none.params")))
     assert "no such checkpoint" in capsys.readouterr().err
+    given = str(tiny_run.folder / "with-bn-last-0000.params")
+    with pytest.raises(SystemExit, match="2"):
+        main([*command(tiny_run.config, tmp_path, "--init", given), "--step", "1"])
+    assert "is for step 0" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from rich.progress import track
 
 from configs import Config, ConfigError, load
 from configs.task import DetectionTask
+from runtime.arguments import at_least
 from train.data.dataset import labelled_groups
 from train.data.errors import DataError
 from train.data.transforms import min_max_size
@@ -28,21 +29,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m train.data.anchors", description=DESCRIPTION)
     parser.add_argument("--config", type=Path, required=True, metavar="C", help="its detection tasks and training data")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of every set")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the search's beginning (default: 0)")
+    parser.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N pictures of every set")
+    parser.add_argument(
+        "--seed", type=at_least(0), default=0, metavar="N", help="of the search's beginning (default: 0)"
+    )
     options = parser.parse_args(arguments)
     try:
         config = load(options.config)
         sizes = box_sizes(config, options.limit)
+        for task in config.tasks:
+            if isinstance(task, DetectionTask):
+                report(task, sizes[task.name], options.seed)
     except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    for task in config.tasks:
-        if isinstance(task, DetectionTask):
-            report(task, sizes[task.name], options.seed)
     return 0
 
 

@@ -26,6 +26,10 @@ from train.data.storage import IMAGES, MASKS, open_storage
 
 ANNOTATIONS = "annotations.json"
 NO_MASK = "no such mask; every picture needs one per segmentation task (255 where nothing is labelled)"
+TYPES = {  # of what an entry must have
+    **dict.fromkeys(("id", "image_id", "category_id", "width", "height"), int),
+    **dict.fromkeys(("file_name", "name", "supercategory"), str),
+}
 LEAST_WITHIN = 0.5  # share of a box that lies in its picture
 MAKE = "docs/data.md describes the format, `python -m train.data.generate` writes an example"
 
@@ -193,6 +197,10 @@ def _entry(raw: Any, keys: tuple[str, ...], path: Path, name: str, number: int) 
     missing = [key for key in keys if not isinstance(raw, dict) or key not in raw]
     if missing:
         raise DataError(f"{path}: {name}[{number}] lacks {', '.join(missing)}; {MAKE}")
+    for key in keys:
+        if key in TYPES and not isinstance(raw[key], TYPES[key]):
+            what = "a text" if TYPES[key] is str else "a whole number"
+            raise DataError(f"{path}: {name}[{number}]: {key} is {raw[key]!r}, must be {what}; {MAKE}")
     return dict(raw)
 
 

@@ -12,6 +12,7 @@ import cv2
 from rich.console import Console
 from rich.progress import track
 
+from runtime.arguments import at_least
 from runtime.interruption import leave_to_the_parent
 from train.data.classes import DETECTION_CLASSES
 from train.data.errors import DataError
@@ -28,8 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m train.data.generate", description=DESCRIPTION)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
-    parser.add_argument("--count", type=int, required=True, metavar="N", help="how many scenes")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the first scene (default: 0)")
+    parser.add_argument("--count", type=at_least(1), required=True, metavar="N", help="how many scenes")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="seed of the first scene (default: 0)")
     parser.add_argument(
         "--source-hw",
         nargs="+",
@@ -40,8 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--only-images", action="store_true", help="pictures without labels")
     options = parser.parse_args(arguments)
-    if options.count < 1 or options.seed < 0:
-        parser.error("--count must be at least 1 and --seed at least 0")
     try:
         generate(options.out, options.count, options.seed, options.source_hw, only_images=options.only_images)
     except DataError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from runtime.arguments import at_least
 from train.data.errors import DataError
 from train.data.folder import ANNOTATIONS, FolderSource
 from train.data.folder_writer import begin_data_set, end_data_set
@@ -25,10 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.data.pack", description=DESCRIPTION)
     parser.add_argument("source", type=Path, metavar="SRC", help="folder of the data set")
     parser.add_argument("target", type=Path, metavar="DST", help="folder to write")
-    parser.add_argument("--megabytes", type=int, default=512, metavar="N", help="of a tar file (default: 512)")
+    parser.add_argument("--megabytes", type=at_least(1), default=512, metavar="N", help="of a tar file (default: 512)")
     options = parser.parse_args(arguments)
-    if options.megabytes < 1:
-        parser.error("--megabytes must be at least 1")
     try:
         shards = pack(options.source, options.target, options.megabytes << 20)
     except (DataError, OSError) as error:

@@ -16,6 +16,7 @@ from rich.table import Table
 from configs import ConfigError, load
 from configs.schema import Config
 from configs.task import DetectionTask, SegmentationTask
+from runtime.arguments import at_least
 from runtime.results import write_json
 from train.data.classes import IGNORE
 from train.data.dataset import Labelled, labelled_groups
@@ -111,12 +112,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", choices=("train", "val"), default="train", help="of the config's data")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
     parser.add_argument(
-        "--count", type=int, default=8, metavar="N", help="pictures in the mosaic of a set (default: 8)"
+        "--count", type=at_least(1), default=8, metavar="N", help="pictures in the mosaic of a set (default: 8)"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="count only the first N pictures of every set")
+    parser.add_argument("--limit", type=at_least(1), metavar="N", help="count only the first N pictures of every set")
     options = parser.parse_args(arguments)
-    if options.count < 1 or (options.limit is not None and options.limit < 1):
-        parser.error("--count and --limit must be at least 1")
     try:
         config = load(options.config)
         options.out.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from runtime.files import distinct_stems
 from train.data.convert.labels import Entry, ForeignSet, Labels, Place, box_labels, checked_box
 from train.data.convert.places import add_map_argument, read_places
 from train.data.errors import DataError
@@ -55,17 +56,19 @@ def open_set(options: argparse.Namespace) -> ForeignSet:
 
 
 def unique_stems(files: Collection[Path]) -> dict[Path, str]:
-    """A name for every picture: its stem, where two are equal with its folders, and if need be with its suffix."""
+    """A name for every picture: its stem, where two are equal with its folders, then with its suffix, and numbered
+    where they are equal still.
+    """
     ways: list[Callable[[Path], str]] = [
         lambda file: file.stem,
         lambda file: "_".join(file.with_suffix("").parts),
         lambda file: "_".join(file.parts).replace(".", "_"),
     ]
     for name_of in ways:
-        stems = {file: name_of(file) for file in files}
+        stems = {file: name_of(file) for file in sorted(files)}
         if len(set(stems.values())) == len(stems):
             break
-    return stems
+    return dict(zip(stems, distinct_stems(stems.values()), strict=True))
 
 
 def read(
