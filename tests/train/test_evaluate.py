@@ -15,6 +15,7 @@ from train.data.errors import DataError
 from train.data.folder_writer import FolderWriter
 from train.data.generate import main as generate
 from train.data.samples import Boxes, Sample, TaskLabels
+from train.data.scenes import render_scene
 from train.engines import load_predictor
 from train.evaluate import evaluate, main
 from train.predict import main as predict
@@ -42,6 +43,21 @@ def test_all_kinds_of_a_model_have_the_same_metrics(tiny_run: Any, tmp_path: Pat
     assert 0 < lane["miou"] < 100
     values = [entry["miou"] for entry in lane["per_class"].values()]
     assert lane["miou"] == pytest.approx(np.mean([value for value in values if value is not None]))
+
+
+def test_all_kinds_of_a_model_find_the_same_boxes(tiny_run: Any, tmp_path: Path) -> None:
+    """So few iterations hardly find a box that is labelled; here the labels are what the compiled model finds."""
+    compiled = load_predictor(tiny_run.folder / "int-inference-export-last.so", load(tiny_run.config))
+    writer = FolderWriter(tmp_path / "found", {"det_person": TaskLabels(("pedestrian",))})
+    for seed in range(2):
+        picture = render_scene(seed, (256, 512)).image
+        boxes = [entry.box for entry in compiled(picture).detections if entry.task == "det_person"]
+        writer.add(f"{seed}", Sample(picture, {"det_person": Boxes.of([(*box, 0, False) for box in boxes])}, {}))
+    writer.close()
+    models = (f"{STEP_2}-last-0000.params", f"{STEP_2}-export-last.onnx", "int-inference-export-last.so")
+    found = [metrics(tiny_run, model, tmp_path, "--data", str(tmp_path / "found")) for model in models]
+    assert found[0] == found[1] == found[2], "to the last digit"
+    assert 0 < found[0]["det_person"]["map"] <= 100
 
 
 def test_the_users_own_folder_is_measured(tiny_run: Any, tmp_path: Path) -> None:
