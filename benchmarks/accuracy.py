@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import accuracy_report
-from phases import REPOSITORY, Clock, command, headline, train
+from phases import REPOSITORY, Clock, command, headline, leave_with, train
 from rich.console import Console
 from rich.progress import track
 
@@ -34,7 +34,6 @@ from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.data import generate
 from train.data.folder import ANNOTATIONS
 from train.engines import load_predictor
-from train.loop import Interrupted
 from train.metrics import BoxMetric, PixelMetric
 from train.run import Run, identity
 from train.session import Request, train_step
@@ -224,8 +223,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (Interrupted, KeyboardInterrupt):
-        print("\nstopped; call it again to go on", file=sys.stderr)
-        sys.exit(130)
+    leave_with(main)

@@ -17,7 +17,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from phases import REPOSITORY, Clock, command, headline
+from phases import REPOSITORY, Clock, command, headline, leave_with
 from unseen import UNSEEN, make, on_scenes
 
 from configs import Config, load
@@ -152,4 +152,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave_with(main)

@@ -5,12 +5,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from runtime.files import write_atomically
+from train.loop import Interrupted
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NOTING_SECONDS = 5.0
@@ -53,6 +54,15 @@ class Clock:
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value / 60:.1f}" for name, value in self.seconds.items())
+
+
+def leave_with(main: Callable[[], int]) -> NoReturn:
+    """Ends the process with the exit code of `main`, or with 130 where it was stopped, to be continued."""
+    try:
+        sys.exit(main())
+    except (Interrupted, KeyboardInterrupt):
+        print("\nstopped; call it again to go on", file=sys.stderr)
+        sys.exit(130)
 
 
 def headline(task: dict[str, Any]) -> float | None:

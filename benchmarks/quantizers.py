@@ -11,13 +11,12 @@ it goes on where it stopped.
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from accuracy import CONFIG, DATA, judged, measure_all
-from phases import REPOSITORY, command
+from phases import REPOSITORY, command, leave_with
 from rich.console import Console
 from rich.table import Table
 
@@ -90,4 +89,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave_with(main)
