@@ -104,6 +104,13 @@ def random_state() -> dict[str, Any]:
     return state
 
 
+def seed_random_state(seed: int) -> None:
+    """Begins all of them anew: two runs of one seed have the same state, too."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
 def restore_random_state(state: Mapping[str, Any]) -> None:
     """Inverse of `random_state`."""
     torch.set_rng_state(state["torch"])

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import cv2
+import torch
 from lightning_fabric import Fabric
 from torch.utils.data import DataLoader, Dataset
 
@@ -79,6 +80,7 @@ class Feed:
             prefetch_factor=PREFETCH,
             collate_fn=partial(_collate, either=dataset.either),
             worker_init_fn=_ignore_interrupts,
+            generator=torch.Generator(),  # not the global one, which a resumed run has just set to where it was
         )
 
 

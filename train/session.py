@@ -8,7 +8,7 @@ import torch
 from configs.schema import Config
 from quant.fake import use_exact_convolutions
 from runtime.files import write_atomically
-from train.checkpoint import Checkpoint, load_checkpoint
+from train.checkpoint import Checkpoint, load_checkpoint, seed_random_state
 from train.circumstances import note_circumstances
 from train.devices import has_bfloat16, make_fabric
 from train.engines import load_predictor
@@ -69,7 +69,7 @@ def train_step(request: Request) -> None:
         return
     validation_sets(config)  # what is wrong with them is better known before training than after it
     before = previous_checkpoint(run, step, pipeline_test=request.pipeline_test)
-    torch.manual_seed(_mix(request.seed, step))
+    seed_random_state(_mix(request.seed, step))
     prepared = prepare(config, step, start=start, before=before)
     begun_with = take_weights(prepared.network.network, request.init) if request.init and start is None else None
     feed = Feed(config, step, pipeline_test=request.pipeline_test, seed=request.seed, fabric=fabric)

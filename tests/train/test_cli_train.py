@@ -116,10 +116,10 @@ def test_a_killed_run_resumes_to_the_same_bits(tiny_run: Any, tmp_path: Path, re
 
 
 def assert_same_bits(whole: Path, resumed: Path) -> None:
-    """Weights and the optimizer's state at the end of the last epoch."""
+    """Weights, the optimizer's state and random generators at the end of the last epoch."""
     expected, found = (load_checkpoint(folder / "with-bn-0002.params") for folder in (whole, resumed))
     assert all(torch.equal(tensor, found.model[name]) for name, tensor in expected.model.items())
-    assert_equal_state(expected.training["optimizer"], found.training["optimizer"])
+    assert_equal_state(expected.training, found.training)
 
 
 def test_a_damaged_checkpoint_is_named(tiny_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
