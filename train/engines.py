@@ -103,7 +103,7 @@ def load_predictor(
     if not model.is_file():
         raise EvaluationError(f"{model}: no such file; give a .so, an -export-last.onnx or a checkpoint (.params)")
     if model.name.endswith("-export-last-0000.params"):
-        beside = "int-inference-export-last.so" if model.name.startswith(PREFIXES[3]) else "the .onnx"
+        beside = f"{PREFIXES[3]}-export-last.so" if model.name.startswith(PREFIXES[3]) else "the .onnx"
         raise EvaluationError(f"{model}: a Relax module's weights, for the compiler; give {beside} beside it")
     if not re.fullmatch(r"cpu|\d+(,\d+)*", ctx):
         raise EvaluationError(f"--ctx {ctx}: give cpu or the number of a GPU, such as 0")

@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from runtime.files import write_atomically
 from train.schedule import Plan
 
-MEASURE_FROM, MEASURED = 8, 12  # the first iterations wait for the loader; the estimate is the mean over the next ones
-RECENT, FEWEST = 30, 3  # iterations whose median tells the time left: some begin with a range to fit or a file to write
+RECENT, FEWEST = 30, 3  # iterations whose median is the pace: some wait for the loader, or for ranges to be fitted
+ANNOUNCED = 20  # the iteration after which the pace is trusted for hours ahead
 PLAIN_SECONDS = 30.0  # without a terminal: a line at least this often
 RESULT_KEYS = ("step", "epoch", "iteration", "seconds", "learning_rate", "waiting_percent", "loss")
 
@@ -38,7 +38,7 @@ class Reporter:
         self._start = start
         self._log_every = log_every
         self._later_pictures = sum(entry.iterations * entry.batch_size for entry in later)
-        self._last = self._spoken = self._measure_began = time.monotonic()
+        self._last = self._spoken = time.monotonic()
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._progress = Progress(
             TextColumn(f"{plan.prefix} epoch {{task.fields[epoch]}}/{plan.epochs}"),
@@ -56,11 +56,12 @@ class Reporter:
     def iteration(self, done: int, losses: Mapping[str, float], learning_rate: float) -> None:
         """`done` iterations of the step are over; `losses` (by task, and "loss") are those of the last one."""
         now = time.monotonic()
-        if done - self._start == MEASURE_FROM:
-            self._measure_began = now
-        elif done - self._start == MEASURE_FROM + MEASURED:
-            self._announce((now - self._measure_began) / MEASURED, done)
-        left = self._left(now, self._plan.iterations - done)
+        self._recent.append(now - self._last)
+        self._last = now
+        pace = statistics.median(self._recent)
+        if done - self._start == ANNOUNCED:
+            self._announce(pace, done)
+        left = duration(pace * (self._plan.iterations - done)) if len(self._recent) >= FEWEST else "?"
         epoch = (done - 1) // self._plan.iterations_per_epoch + 1
         text = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
         self._progress.update(self._bar, completed=done, epoch=epoch, left=left, losses=text)
@@ -85,12 +86,6 @@ class Reporter:
         self._progress.stop()
         if self._writer is not None:
             self._writer.close()
-
-    def _left(self, now: float, iterations: int) -> str:
-        """How long `iterations` more will take, one being over."""
-        self._recent.append(now - self._last)
-        self._last = now
-        return duration(statistics.median(self._recent) * iterations) if len(self._recent) >= FEWEST else "?"
 
     def _announce(self, seconds_per_iteration: float, done: int) -> None:
         here = seconds_per_iteration * (self._plan.iterations - done)
