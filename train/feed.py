@@ -2,6 +2,7 @@
 
 import math
 import signal
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -53,11 +54,17 @@ class Feed:
             ]
             with _one_opencv_thread():
                 iterators = [iter(loader) for loader in loaders]
-            for batches in zip(*iterators, strict=True):
-                for batch in batches:
-                    if isinstance(batch, DataError):
-                        raise batch
-                yield self._fabric.to_device(list(batches))
+            try:
+                for batches in zip(*iterators, strict=True):
+                    for batch in batches:
+                        if isinstance(batch, DataError):
+                            raise batch
+                    yield self._fabric.to_device(list(batches))
+            except Exception as error:
+                traceback.clear_frames(error.__traceback__)  # torch's have the iterators among their variables
+                raise
+            finally:  # their end is that of the loading processes, for which the program would wait forever
+                iterators.clear()
 
         return iterate
 

@@ -1,5 +1,6 @@
 """Loading in the background."""
 
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from configs import load
 from configs.task import FolderSource, TaskData
+from train.data.dataset import TaskDataset
 from train.data.errors import DataError
 from train.data.generate import main as generate
 from train.devices import make_fabric
@@ -64,6 +66,24 @@ def test_a_picture_that_cannot_be_read_is_named_in_one_line(
         list(feed.batches(2)(0, 1))
     assert str(caught.value).startswith(str(broken))
     assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("alarm")
+@pytest.mark.parametrize("error", [DataError, MemoryError])
+def test_an_error_leaves_no_process_behind(
+    error: type[Exception], tiny_config: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever holds the error and its traceback, as Python does at the end of a program: it would wait for them."""
+
+    def fail(dataset: TaskDataset, key: object) -> None:
+        raise error("no picture")
+
+    monkeypatch.setattr(TaskDataset, "__getitem__", fail)
+    feed = Feed(load(tiny_config(tmp_path)), 0, pipeline_test=False, seed=1, fabric=make_fabric("cpu", bfloat16=False))
+    with pytest.raises(error) as caught:
+        list(feed.batches(2)(0, 2))
+    assert multiprocessing.active_children() == []
+    assert caught.traceback
 
 
 @pytest.mark.usefixtures("busy_opencv", "alarm")
