@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results[name]["seconds"] = round(time.monotonic() - began)
     for name, result in results.items():
         print(
-            f"{name}: {result['metric']} {result['value']:.1f} % on what it was trained on, scenes: {options.scenes} "
+            f"{name}: {result['metric']} {result['value']:.1f} % on the {options.scenes} scenes it was trained on "
             f"(goal: {GOAL:.0f} %), {result['seconds']} s"
         )
     if options.json:

@@ -60,7 +60,7 @@ class Feed:
                         if isinstance(batch, DataError):
                             raise batch
                     yield self._fabric.to_device(list(batches))
-            except Exception as error:
+            except BaseException as error:  # a second Ctrl-C, too
                 traceback.clear_frames(error.__traceback__)  # torch's have the iterators among their variables
                 raise
             finally:  # their end is that of the loading processes, for which the program would wait forever

@@ -57,7 +57,7 @@ def test_all_parties_agree(spec: Spec, check: Check) -> None:
 
 
 @pytest.mark.matrix
-@settings(EXAMPLES, max_examples=60)
+@settings(EXAMPLES, max_examples=100)
 @given(spec=specs())
 def test_all_parties_agree_on_many(spec: Spec, check: Check) -> None:
     check(spec)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from configs import load
+from configs import Config, load
 from configs.task import FolderSource, TaskData
 from train.data.dataset import TaskDataset
 from train.data.errors import DataError
@@ -18,6 +18,11 @@ from train.devices import make_fabric
 from train.feed import Feed
 
 PATIENCE = 60  # seconds
+
+
+def feed_of(config: Config) -> Feed:
+    """Of step 0, in one process."""
+    return Feed(config, 0, pipeline_test=False, seed=1, fabric=make_fabric("cpu", bfloat16=False))
 
 
 @pytest.fixture
@@ -55,13 +60,7 @@ def test_a_picture_that_cannot_be_read_is_named_in_one_line(
     source = FolderSource(kind="folder", path=str(tmp_path / "own"))
     data = TaskData(train=(source,), val=(source,))
     tasks = tuple(task.model_copy(update={"data": data}) for task in config.tasks)
-    feed = Feed(
-        config.model_copy(update={"tasks": tasks}),
-        0,
-        pipeline_test=False,
-        seed=1,
-        fabric=make_fabric("cpu", bfloat16=False),
-    )
+    feed = feed_of(config.model_copy(update={"tasks": tasks}))
     with pytest.raises(DataError) as caught:
         list(feed.batches(2)(0, 1))
     assert str(caught.value).startswith(str(broken))
@@ -79,7 +78,7 @@ def test_an_error_leaves_no_process_behind(
         raise error("no picture")
 
     monkeypatch.setattr(TaskDataset, "__getitem__", fail)
-    feed = Feed(load(tiny_config(tmp_path)), 0, pipeline_test=False, seed=1, fabric=make_fabric("cpu", bfloat16=False))
+    feed = feed_of(load(tiny_config(tmp_path)))
     with pytest.raises(error) as caught:
         list(feed.batches(2)(0, 2))
     assert multiprocessing.active_children() == []
@@ -88,8 +87,7 @@ def test_an_error_leaves_no_process_behind(
 
 @pytest.mark.usefixtures("busy_opencv", "alarm")
 def test_a_process_that_has_used_opencv_can_load(tiny_config: Callable[[Path], Path], tmp_path: Path) -> None:
-    config = load(tiny_config(tmp_path))
-    feed = Feed(config, 0, pipeline_test=False, seed=1, fabric=make_fabric("cpu", bfloat16=False))
+    feed = feed_of(load(tiny_config(tmp_path)))
     ((batch,), *_) = list(feed.batches(2)(0, 2))
     assert batch.tasks == ("det_person", "seg_lane")
     assert batch.images().shape == (2, 3, 128, 256)
