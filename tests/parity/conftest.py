@@ -1,6 +1,6 @@
 """Networks that several parity tests look at, built and run by all parties once a session."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ from torch import nn
 
 from configs import load
 from quant.fake import use_exact_convolutions
+from tests.parity import random_networks
 from tests.parity.block_cases import block_cases
 from tests.parity.harness import Parties
 from tests.parity.head_cases import Heads, head_tasks
@@ -17,6 +18,8 @@ from tests.parity.parts import Bench, fold, freeze, kill_channels, pictures, ran
 from tests.parity.processor import FUSED_WITNESS, NO_FUSED_WITNESS
 from tests.parity.trial import Trial
 from train.steps import snap
+
+Check = Callable[[random_networks.Spec], None]
 
 OPERATOR_HW = (23, 31)  # odd, and widths that no tile of a kernel divides
 HEAD_HW = (64, 96)
@@ -71,6 +74,13 @@ def heads(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Trial:
     deployment = [task.deployment() for task in tasks]
     parties = Parties(network, HEAD_HW, network.output_names, tmp_path_factory.mktemp("heads"), deployment)
     return Trial.of(parties, pictures(HEAD_HW), (HEAD_HW[0] - 5, HEAD_HW[1] - 9))
+
+
+@pytest.fixture(scope="session")
+def check(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Check:
+    """Runs a drawn network through all parties. A function, so that a failing example is printed without the config."""
+    config, folder = load(repository / "configs/4pe_resize/multitask.py"), tmp_path_factory.mktemp("random")
+    return lambda spec: random_networks.check(spec, config, folder)
 
 
 def _operators(cases: Mapping[str, nn.Module], tmp_path_factory: pytest.TempPathFactory) -> Trial:

@@ -1,20 +1,35 @@
-"""Small networks drawn by hypothesis: stages of the network's blocks, its neck, its heads, in all sizes."""
+"""Small networks drawn by hypothesis: stages of the network's blocks, its neck, its heads, in all sizes.
+
+Heavy-tailed weights, dead channels, shifts that saturate. Those with boxes and those without have a test file each, so
+that two processes share them.
+"""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from hypothesis import HealthCheck, Phase, event, reject, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from configs.schema import Config, Neck
 from configs.task import DetectionTask, SegmentationTask
+from quant.certificate import CertificateError
 from quant.fake import InputQuantizer, QuantConv2d
+from tests.parity.harness import Parties
 from tests.parity.head_cases import add_heads, run_heads
 from tests.parity.parts import fold, freeze, kill_channels, pictures, randomize
+from tests.parity.trial import Trial
 from train.models.blocks import SeparableGroupConv, VarGBlock
 from train.models.neck import TopDownNeck
 
 FIRST_STRIDE = 4
+# A network takes seconds: no shrinking, the drawn one is small enough to be looked at.
+EXAMPLES = settings(
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+    suppress_health_check=(HealthCheck.too_slow,),
+    print_blob=True,
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +61,8 @@ class Spec:
 
 
 @st.composite
-def specs(draw: st.DrawFn) -> Spec:
+def specs(draw: st.DrawFn, *, detection: bool) -> Spec:
+    """Networks of pixel classes and, with `detection`, boxes."""
     group_base, neck_group_base = draw(st.sampled_from((1, 2, 4, 8))), draw(st.sampled_from((1, 2, 4)))
     channels = st.integers(1, 3).map(lambda factor: factor * max(group_base, 4))
     kinds = st.sampled_from(("plain", "merge", "separable"))
@@ -63,7 +79,7 @@ def specs(draw: st.DrawFn) -> Spec:
         neck=tuple(draw(neck_channels) for _ in drawn),
         neck_group_base=neck_group_base,
         head=draw(st.sampled_from((8, 16))),
-        detection=draw(st.booleans()),
+        detection=detection,
         seed=draw(st.integers(0, 2**32 - 1)),
         tail=draw(st.sampled_from((2.0, 3.0, 30.0))),
         dead=draw(st.sampled_from((0.0, 0.1, 0.3))),
@@ -137,3 +153,23 @@ def build(spec: Spec, config: Config) -> RandomNetwork:
     kill_channels(network, rng, spec.dead)
     freeze(network, rng, sample, too_fine=spec.too_fine)
     return network
+
+
+def check(spec: Spec, config: Config, folder: Path) -> None:
+    """Runs it through all parties: they agree, unless the certificate refuses it or it hardly rounds anything."""
+    try:
+        network = build(spec, config)
+    except CertificateError:
+        event("refused by the certificate")
+        reject()
+    tasks = [task.deployment() for task in network.tasks]
+    parties = Parties(network, spec.hw, network.output_names, folder, tasks)
+    im_hw = (spec.hw[0] - 3, spec.hw[1] - 5) if spec.detection else None
+    trial = Trial.of(parties, pictures(spec.hw, seed=spec.seed), im_hw)
+    assert trial.first_differences() == []
+    strengths = list(trial.strengths().values())
+    total = sum(strengths[1:], strengths[0])
+    event(f"{total.saturated:.0%} saturated")
+    if min(total.even_ties, total.odd_ties) == 0:
+        event("too dead to tell one rounding from another")
+        reject()

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,11 @@ import pytest
 from configs import load
 from train import devices
 from train.session import Request, train_step
+
+IN_BFLOAT16 = """
+env = {**env, "float_precision": "bfloat16"}
+solver = [{**solver[0], "mode": "kFloatTraining"}, *solver[1:]]
+"""
 
 
 @pytest.mark.parametrize(("flags", "has"), [({"avx2", "avx512_bf16"}, True), ({"avx2", "avx512_vnni"}, False)])
@@ -20,11 +26,16 @@ def test_bfloat16_is_the_processors(flags: set[str], has: bool, monkeypatch: pyt
 
 
 def test_a_processor_without_bfloat16_trains_in_float32_and_says_so(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_config: Callable[[Path], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(devices, "processor_flags", lambda: frozenset({"avx2"}))
-    config = load(repository / "configs/4pe_resize/embedded.py")
-    train_step(Request(config, 0, tmp_path, True, "cpu", resume=False, seed=1))
+    path = tiny_config(tmp_path)
+    with path.open("a") as file:
+        file.write(IN_BFLOAT16)
+    train_step(Request(load(path), 0, tmp_path, True, "cpu", resume=False, seed=1))
     assert "no bfloat16: trains in float32" in capsys.readouterr().out
     assert json.loads((tmp_path / "run.json").read_text())["with-bn"]["precision"] == "float32"
 
