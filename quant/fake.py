@@ -253,6 +253,13 @@ class QuantConv2d(Quantized):
         return QuantTensor(value.relu() if self.relu else value, 0, 0)
 
     @torch.no_grad()
+    def start_batch_norm(self, *, weight: float, bias: float) -> None:
+        """What the batch norm's learned weight and bias begin with in every channel, in place of 1 and 0."""
+        assert self.bn is not None
+        self.bn.weight.fill_(weight)
+        self.bn.bias.fill_(bias)
+
+    @torch.no_grad()
     def absorb_batch_norm(self) -> None:
         """Folds the batch norm, with its statistics as they are, into weight and bias."""
         if self.bn is None:

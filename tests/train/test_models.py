@@ -301,12 +301,30 @@ def integer_conv(
     return Value(q, out_shift)
 
 
-def test_float_mode_quantizes_nothing(small: Config) -> None:
+def in_float(config: Config) -> MultiTaskNetwork:
     torch.manual_seed(0)
-    network = MultiTaskNetwork(small).eval()
+    network = MultiTaskNetwork(config)
     for module in network.modules():
         if isinstance(module, Quantized):
             module.quantized = False
+    return network
+
+
+def test_a_new_network_does_not_amplify_errors(config: Config) -> None:
+    """Else calibrated int8 is noise until the network has learned: errors then grow a hundredfold in power."""
+    network = in_float(config).train()
+    image = torch.randint(-128, 128, (2, 3, 128, 192)) / 128
+    noise = 0.01 * torch.randn_like(image)
+    with torch.no_grad():
+        clean, noisy = network(image), network(image + noise)
+    share = (noise.var() / image.var()).item()
+    for name, value in clean.items():
+        varies = (value - value.mean(dim=(0, 2, 3), keepdim=True)).square().mean()
+        assert ((noisy[name] - value).square().mean() / varies).item() < 4 * share, name
+
+
+def test_float_mode_quantizes_nothing(small: Config) -> None:
+    network = in_float(small).eval()
     with torch.no_grad():
         values = network(torch.randn(1, 3, 64, 64))["seg_lane.logits"]
     assert len(torch.unique(values)) > values.numel() // 2

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from configs.task import AnchorHead, PixelHead
 from quant.fake import ActivationQuantizer, QuantConv2d, QuantTensor
 from quant.observer import PeakObserver
-from train.models.blocks import SeparableGroupConv
+from train.models.blocks import SeparableGroupConv, begin_nearly_linear
 
 BOX_SIZE = 4
 PRIOR = 0.01
@@ -24,6 +24,7 @@ class _AnchorBranch(nn.Module):
     def __init__(self, channels_in: int, channels: int, scores: int, deltas: int, group_base: int) -> None:
         super().__init__()
         self.features = SeparableGroupConv(channels_in, channels, group_base=group_base, relu=True)
+        begin_nearly_linear(self.features.grouped, self.features.pointwise)
         self.score = _last(channels, scores, bias=-math.log((1 - PRIOR) / PRIOR))
         self.delta = _last(channels, deltas, bias=0.0)
 
@@ -78,6 +79,7 @@ class PixelClassHead(nn.Module):
         self.features = SeparableGroupConv(
             channels_in[config.stride], config.channels, group_base=group_base, relu=False
         )
+        begin_nearly_linear(self.features.grouped)
         self.logits = _last(config.channels, classes, bias=0.0)
         self.quantizer = ActivationQuantizer()
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from configs.schema import Neck
 from quant.fake import ElementwiseAdd, QuantConv2d, QuantTensor, upsample2x
-from train.models.blocks import SeparableGroupConv, VarGBlock
+from train.models.blocks import SeparableGroupConv, VarGBlock, begin_nearly_linear
 
 
 class TopDownNeck(nn.Module):
@@ -24,6 +24,9 @@ class TopDownNeck(nn.Module):
         pairs = list(zip(channels[1:], channels[:-1], strict=True))
         self.reductions = nn.ModuleList(
             SeparableGroupConv(coarse, fine, group_base=base, relu=False) for coarse, fine in pairs
+        )
+        begin_nearly_linear(
+            *self.laterals, *(unit for step in self.reductions for unit in (step.grouped, step.pointwise))
         )
         self.sums = nn.ModuleList(ElementwiseAdd(relu=True) for _ in pairs)
         self.blocks = nn.ModuleList(VarGBlock(fine, fine, group_base=base) for _, fine in pairs)
