@@ -4,10 +4,10 @@ import ctypes
 import os
 
 # OpenMP's threads wait for each other by spinning, for milliseconds. Loading processes share the cores with them, so a
-# thread that spins keeps the one it waits for from running. About a microsecond of it is enough. GNU's OpenMP, which
-# torch is built with, reads this once, when torch is imported.
+# thread that spins keeps the one it waits for from running; but one that has gone to sleep takes long to wake up. Some
+# tenths of a millisecond are best. GNU's OpenMP, which torch is built with, reads this once, when torch is imported.
 if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 # Tensors of megabytes come and go in every iteration. glibc takes each from the system and gives it back, which empties
 # and maps every page anew: a tenth of a training step. It keeps them instead. Other C libraries have no mallopt.

@@ -40,7 +40,7 @@ def test_a_processor_without_bfloat16_trains_in_float32_and_says_so(
     assert json.loads((tmp_path / "run.json").read_text())["with-bn"]["precision"] == "float32"
 
 
-@pytest.mark.parametrize(("given", "spin"), [(None, "1000"), ("7", "7")])
+@pytest.mark.parametrize(("given", "spin"), [(None, "10000"), ("7", "7")])
 def test_threads_spin_for_a_moment_only_unless_the_environment_says_otherwise(
     given: str | None, spin: str, repository: Path
 ) -> None:
