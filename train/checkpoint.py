@@ -106,7 +106,7 @@ def random_state() -> dict[str, Any]:
 
 def seed_random_state(seed: int) -> None:
     """Begins all of them anew: two runs of one seed have the same state, too."""
-    torch.manual_seed(seed)
+    torch.manual_seed(seed % 2**63)  # a seed may be any number, torch's have 64 bits
     np.random.seed(seed % 2**32)
     random.seed(seed)
 

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from train.checkpoint import Checkpoint, load_checkpoint, random_state, restore_random_state, save_checkpoint
+from train.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    random_state,
+    restore_random_state,
+    save_checkpoint,
+    seed_random_state,
+)
 from train.errors import CheckpointError
 
 
@@ -111,3 +118,12 @@ def test_a_missing_file_says_so(tmp_path: Path) -> None:
 def test_what_cannot_be_stored_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="training/x"):
         save_checkpoint(tmp_path / "x", Checkpoint({}, {}, {"x": object()}))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**32, 2**63 + 1, 2**80])
+def test_any_seed_gives_the_same_numbers_again(seed: int) -> None:
+    drawn = []
+    for _ in range(2):
+        seed_random_state(seed)
+        drawn.append((torch.rand(3).tolist(), np.random.random(3).tolist(), random.random()))
+    assert drawn[0] == drawn[1]

@@ -9,10 +9,9 @@ def begin_nearly_linear(*units: QuantConv2d) -> None:
     """Puts the first outputs of batch norms two deviations above 0, where the ReLU behind them, or behind the sum that
     they are added in, passes nearly all.
 
-    For units on the way from picture to outputs that a new network has. A ReLU about whose 0 values lie amplifies
-    small errors by pi / (pi - 1) in power (arXiv 1902.08129), each one those of all before, and of int8's 30 dB a
-    network that has hardly learned leaves 10. Small numbers, so that training is soon free to leave that state
-    (decision 0026).
+    For the units that a new network passes a picture through. Where values lie evenly about 0, batch norm and ReLU
+    amplify small errors by pi / (pi - 1) in power (arXiv 1902.08129), layer after layer: of int8's 30 dB a network that
+    has hardly learned leaves 10. Both numbers are small, so that training can soon leave that state (decision 0026).
     """
     for unit in units:
         unit.start_batch_norm(weight=0.25, bias=0.5)
