@@ -4,6 +4,8 @@ from torch import nn
 
 from quant.fake import ElementwiseAdd, QuantConv2d, QuantTensor
 
+NEARLY_LINEAR = {"weight": 0.25, "bias": 0.5}  # of a batch norm
+
 
 def begin_nearly_linear(*units: QuantConv2d) -> None:
     """Puts the first outputs of batch norms two deviations above 0, where the ReLU behind them, or behind the sum that
@@ -14,7 +16,7 @@ def begin_nearly_linear(*units: QuantConv2d) -> None:
     has hardly learned leaves 10. Both numbers are small, so that training can soon leave that state (decision 0026).
     """
     for unit in units:
-        unit.start_batch_norm(weight=0.25, bias=0.5)
+        unit.start_batch_norm(**NEARLY_LINEAR)
 
 
 class SeparableGroupConv(nn.Module):

@@ -6,7 +6,7 @@ from torch import nn
 
 from configs.schema import Neck
 from quant.fake import ElementwiseAdd, QuantConv2d, QuantTensor, upsample2x
-from train.models.blocks import SeparableGroupConv, VarGBlock, begin_nearly_linear
+from train.models.blocks import NEARLY_LINEAR, SeparableGroupConv, VarGBlock, begin_nearly_linear
 
 
 class TopDownNeck(nn.Module):
@@ -25,9 +25,11 @@ class TopDownNeck(nn.Module):
         self.reductions = nn.ModuleList(
             SeparableGroupConv(coarse, fine, group_base=base, relu=False) for coarse, fine in pairs
         )
-        begin_nearly_linear(
-            *self.laterals, *(unit for step in self.reductions for unit in (step.grouped, step.pointwise))
-        )
+        begin_nearly_linear(*self.laterals, *(step.grouped for step in self.reductions))
+        for step in self.reductions:
+            # Not as far above 0 as the lateral that it is added to: both biases have the same gradient and would stay
+            # the same, and an export keeps one of two tensors that are equal.
+            step.pointwise.start_batch_norm(weight=NEARLY_LINEAR["weight"], bias=0.0)
         self.sums = nn.ModuleList(ElementwiseAdd(relu=True) for _ in pairs)
         self.blocks = nn.ModuleList(VarGBlock(fine, fine, group_base=base) for _, fine in pairs)
 
