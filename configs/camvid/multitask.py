@@ -12,7 +12,7 @@ from configs.common import training
 
 from . import det_cyclist_light, det_person, det_rear, det_vehicle_sign, seg_default, seg_lane, utils
 
-_EPOCH = 300  # iterations, a fraction of the scenes: many different ones, each seen a few times
+_EPOCH = 350  # iterations, a fraction of the scenes: many different ones, each seen a few times
 _ABSORBING = {
     "mode": "kTrainingWithoutBN",
     "epochs": 1,
