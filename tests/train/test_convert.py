@@ -179,7 +179,7 @@ def lane(category: str, style: str, *points: tuple[float, float], types: str | N
     return {"category": category, "attributes": {"direction": "parallel", "style": style}, "poly2d": [line]}
 
 
-def test_bdd100k(tmp_path: Path) -> None:
+def test_bdd100k(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for stem in ("a", "b", "only_boxes"):
         write(tmp_path / f"images/{stem}.jpg", PICTURE)
     objects = [box2d("car", 1, 2, 30, 20), box2d("rider", 40, 10, 50, 40), box2d("motorcycle", 40, 30, 52, 50)]
@@ -209,6 +209,7 @@ def test_bdd100k(tmp_path: Path) -> None:
         masks=tmp_path / "masks",
     )
     assert len(source) == 2, "pictures that everything labels"
+    assert "1 pictures left out, without some of the labels asked for" in capsys.readouterr().out
     sample, empty = source
     assert rows(sample.boxes["det_vehicle_sign"]) == [(1, 2, 30, 20, 0, False), (70, 1, 75, 6, 1, False)]
     assert rows(sample.boxes["det_cyclist_light"]) == [(40, 10, 52, 50, 0, True)], "on a motorcycle"

@@ -95,6 +95,8 @@ def convert(source: ForeignSet, target: Path, *, skip_bad: bool) -> int:
             file=sys.stderr,
         )
         return 1
+    if source.left_out:
+        print(source.left_out)
     if not written:
         raise DataError(f"{target}: no picture is left to be written")
     writer.close()

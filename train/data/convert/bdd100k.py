@@ -132,7 +132,9 @@ def open_set(options: argparse.Namespace) -> ForeignSet:
         for stem in sorted(set().union(*readers) - set(pictures))
     ]
     entries = [Entry(stem, pictures[stem], partial(read_all, [reader[stem] for reader in readers])) for stem in stems]
-    return ForeignSet(labels, entries, problems)
+    lacking = len(pictures) - len(stems)
+    left_out = f"{lacking} pictures left out, without some of the labels asked for" if lacking else ""
+    return ForeignSet(labels, entries, problems, left_out)
 
 
 def read_all(readers: Iterable[Callable[[tuple[int, int]], Labels]], hw: tuple[int, int]) -> Labels:

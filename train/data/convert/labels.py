@@ -63,11 +63,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class ForeignSet:
-    """A set to convert. `problems` are what is wrong with it as a whole, a line each that names the file."""
+    """A set to convert. `problems` are what is wrong with it as a whole, a line each that names the file; `left_out`
+    says which of its pictures are no entries though nothing is wrong with them.
+    """
 
     labels: Mapping[str, TaskLabels]
     entries: Sequence[Entry]
     problems: Sequence[str] = ()
+    left_out: str = ""
 
 
 def box_labels(places: Iterable[Place]) -> dict[str, TaskLabels]:
