@@ -235,9 +235,14 @@ def quantized(network: nn.Module) -> list[Quantized]:
 
 
 def unfreeze(network: nn.Module) -> None:
-    """Lets shifts and batch statistics move again, the observers starting anew: a new step has new ranges."""
+    """Lets shifts and batch statistics move again, from where they are."""
     for module in quantized(network):
         module.frozen.fill_(False)
+
+
+def forget_ranges(network: nn.Module) -> None:
+    """Observers start anew, as is right where other pictures come."""
+    for module in network.modules():
         if isinstance(module, ActivationQuantizer):
             module.observer.count.zero_()
 

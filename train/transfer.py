@@ -6,7 +6,7 @@ from torch import nn
 
 from train.checkpoint import load_checkpoint
 from train.errors import CheckpointError
-from train.steps import unfreeze
+from train.steps import forget_ranges, unfreeze
 
 SHARED = ("backbone.", "neck.")
 
@@ -31,4 +31,5 @@ def take_weights(network: nn.Module, path: Path) -> str:
             )
     network.load_state_dict(taken, strict=False)
     unfreeze(network)
+    forget_ranges(network)
     return f"begins with {len(taken)} tensors of {path}; {len(state) - len(taken)} are new"

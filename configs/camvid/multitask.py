@@ -19,7 +19,7 @@ _ABSORBING = {
     "iterations_per_epoch": 60,
     "batch_size": 8,
     "learning_rate": 1e-6,
-    "freeze_fraction": 0.3,
+    "freeze_fraction": 1.0,
 }
 
 common = utils
