@@ -19,9 +19,10 @@ ALONG = (2, 3)  # rows and columns
 class WarmBatchNorm2d(nn.BatchNorm2d):
     """Batch norm whose running statistics are plain averages at first: they are true after one batch, not after fifty.
 
-    A short run can be folded, too. Later they are averages over some thirty batches: of ten small ones, torch's default,
-    they would be too much a matter of chance to be frozen. Frozen, it normalizes by its running statistics, in training as in what is folded
-    and exported: normalized by their own batch, a few unusual pictures look tame in training and explode behind it.
+    A short run can be folded, too. Later they are averages over some thirty batches: of ten small ones, torch's
+    default, they would be too much a matter of chance to be frozen. Frozen, it normalizes by its running statistics, in
+    training as in what is folded and exported: normalized by their own batch, a few unusual pictures look tame in
+    training and explode behind it.
     """
 
     LONG_RUN = 0.03
