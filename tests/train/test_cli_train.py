@@ -71,6 +71,8 @@ def test_a_step_begins_where_the_one_before_ended(tiny_run: Any) -> None:
     kept = [name for name in start if name.startswith("backbone.") and name.endswith("conv.weight")]
     assert kept
     assert all(torch.equal(before[name], start[name]) for name in kept)
+    ranges = [name for name in start if name.endswith(("quantizer.shift", "observer.count"))]
+    assert all(torch.equal(before[name], start[name]) for name in ranges), "ranges are continued, not begun anew"
 
 
 def command(config: Path, folder: Path, *more: str, step: int = 0) -> list[str]:

@@ -32,6 +32,9 @@ def test_shared_weights_are_taken_and_a_new_head_is_not(
     assert all(torch.equal(before[name], after[name]) for name in same)
     assert not any(name.startswith("det_rear.") for name in same)
     assert not after["backbone.stem.frozen"], "what was frozen moves again"
+    counts = [value for name, value in after.items() if name.endswith("observer.count")]
+    assert counts, "there are ranges"
+    assert not any(counts), "those of other pictures are forgotten"
 
 
 def test_a_run_is_resumed_with_the_same_beginning_only(
