@@ -216,6 +216,7 @@ class QuantConv2d(Quantized):
         batch_norm: bool = True,
         relu: bool = False,
         quantize_output: bool = True,
+        observer: type[Observer] = ErrorObserver,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
@@ -224,7 +225,7 @@ class QuantConv2d(Quantized):
         self.bn: WarmBatchNorm2d | None = WarmBatchNorm2d(channels_out) if batch_norm else None
         self.absorbed = False  # whether there was a batch norm that is folded into the weights
         self.relu = relu
-        self.quantizer = ActivationQuantizer() if quantize_output else None
+        self.quantizer = ActivationQuantizer(observer) if quantize_output else None
         self.register_buffer("weight_shift", torch.full((channels_out,), FIRST_SHIFT, dtype=torch.int64))
         self.name = type(self).__name__  # the network gives the dotted name, for messages
 

@@ -1,8 +1,9 @@
 """Which shift suits a stream of activations: watched while training, on samples, with moving averages.
 
 `ErrorObserver` takes the shift whose rounding and saturation cost the least squared error, which lets rare extremes
-saturate: right inside the network. `PeakObserver` takes the finest shift at which nothing saturates: right for scores,
-whose extremes are the detections. Processes that train together see what all of them see, so their shifts agree.
+saturate: right inside the network. `PeakObserver` takes the finest shift at which nothing saturates: right for scores
+and what they are made of, whose extremes are the detections. Processes that train together see what all of them see, so
+their shifts agree.
 """
 
 from collections.abc import Sequence

@@ -328,3 +328,16 @@ def test_float_mode_quantizes_nothing(small: Config) -> None:
     with torch.no_grad():
         values = network(torch.randn(1, 3, 64, 64))["seg_lane.logits"]
     assert len(torch.unique(values)) > values.numel() // 2
+
+
+def test_what_detections_are_made_of_does_not_saturate(config: Config) -> None:
+    """Rare and large as it is, the least squared error would let it."""
+    torch.manual_seed(0)
+    heads = [head for head in MultiTaskNetwork(config).train().modules() if isinstance(head, AnchorDetectionHead)]
+    value = torch.rand(1, 4, 32, 32)
+    value[0, 0, 0, 0] = 1.15
+    branches = [branch for head in heads for branch in head.branches.children()]
+    assert len(branches) == 16
+    for branch in branches:
+        quantizer = branch.features.pointwise.quantizer
+        assert quantizer(value.clone(), relu=True).value.max() == pytest.approx(1.15, abs=2.0**-7)

@@ -3,6 +3,7 @@
 from torch import nn
 
 from quant.fake import ElementwiseAdd, QuantConv2d, QuantTensor
+from quant.observer import ErrorObserver, Observer
 
 NEARLY_LINEAR = {"weight": 0.25, "bias": 0.5}  # of a batch norm
 
@@ -22,16 +23,24 @@ def begin_nearly_linear(*units: QuantConv2d) -> None:
 class SeparableGroupConv(nn.Module):
     """3x3 convolution of groups of `group_base` input channels, which expands, with ReLU; then 1x1 to `channels_out`.
 
-    A `residual` is added to the accumulator of the 1x1, before its ReLU and rounding.
+    A `residual` is added to the accumulator of the 1x1, before its ReLU and rounding. `observer` is that of its result.
     """
 
     def __init__(
-        self, channels_in: int, channels_out: int, *, group_base: int, expansion: int = 2, stride: int = 1, relu: bool
+        self,
+        channels_in: int,
+        channels_out: int,
+        *,
+        group_base: int,
+        expansion: int = 2,
+        stride: int = 1,
+        relu: bool,
+        observer: type[Observer] = ErrorObserver,
     ) -> None:
         super().__init__()
         inner = channels_in * expansion
         self.grouped = QuantConv2d(channels_in, inner, 3, stride=stride, groups=channels_in // group_base, relu=True)
-        self.pointwise = QuantConv2d(inner, channels_out, relu=relu)
+        self.pointwise = QuantConv2d(inner, channels_out, relu=relu, observer=observer)
 
     def forward(self, x: QuantTensor, residual: QuantTensor | None = None) -> QuantTensor:
         """(N, C, H, W) to (N, channels_out, ceil(H / stride), ceil(W / stride))."""

@@ -23,7 +23,10 @@ DELTA_SHIFT = 6  # at least: ±2 reaches boxes of seven times an anchor; only an
 class _AnchorBranch(nn.Module):
     def __init__(self, channels_in: int, channels: int, scores: int, deltas: int, group_base: int) -> None:
         super().__init__()
-        self.features = SeparableGroupConv(channels_in, channels, group_base=group_base, relu=True)
+        # what is rare and large in here becomes the scores, and must not saturate any more than they
+        self.features = SeparableGroupConv(
+            channels_in, channels, group_base=group_base, relu=True, observer=PeakObserver
+        )
         begin_nearly_linear(self.features.grouped, self.features.pointwise)
         self.score = _last(channels, scores, bias=-math.log((1 - PRIOR) / PRIOR))
         self.delta = _last(channels, deltas, bias=0.0)
