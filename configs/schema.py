@@ -33,7 +33,8 @@ class TrainingStep(Frozen):
     gradient_clip: Above0 = 10.0
     freeze_fraction: Fraction = 0.0
     """Share of the step, at its end, in which shifts and the statistics of batch norms are frozen: training ends on the
-    graph that is folded or ships."""
+    graph that is folded or ships. 1 is all of it but the first iteration, which chooses the shifts of what was
+    absorbed."""
     quant_delay: Fraction = 0.0
     """Of kTrainingWithBN: share of the step, at its beginning, that trains in float, from which quantization training
     goes on along the same schedule."""
