@@ -200,7 +200,8 @@ class QuantConv2d(Quantized):
     """Convolution, batch norm (until absorbed), residual, ReLU, output quantization: the latter three where asked for.
 
     `weight_shift` (O,), one per output channel, is the largest under the certificate, chosen anew in every forward pass
-    until frozen. From then on weights saturate at ±127 and the bias at what the bound leaves for it.
+    until frozen. From then on weights saturate at ±127 and the bias at what the bound leaves for it. Without an
+    `observer` the output is not quantized.
     """
 
     weight_shift: Tensor
@@ -215,8 +216,7 @@ class QuantConv2d(Quantized):
         groups: int = 1,
         batch_norm: bool = True,
         relu: bool = False,
-        quantize_output: bool = True,
-        observer: type[Observer] = ErrorObserver,
+        observer: type[Observer] | None = ErrorObserver,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
@@ -225,7 +225,7 @@ class QuantConv2d(Quantized):
         self.bn: WarmBatchNorm2d | None = WarmBatchNorm2d(channels_out) if batch_norm else None
         self.absorbed = False  # whether there was a batch norm that is folded into the weights
         self.relu = relu
-        self.quantizer = ActivationQuantizer(observer) if quantize_output else None
+        self.quantizer = None if observer is None else ActivationQuantizer(observer)
         self.register_buffer("weight_shift", torch.full((channels_out,), FIRST_SHIFT, dtype=torch.int64))
         self.name = type(self).__name__  # the network gives the dotted name, for messages
 

@@ -96,7 +96,7 @@ class PixelClassHead(nn.Module):
 
 
 def _last(channels: int, outputs: int, *, bias: float) -> QuantConv2d:
-    unit = QuantConv2d(channels, outputs, batch_norm=False, quantize_output=False)
+    unit = QuantConv2d(channels, outputs, batch_norm=False, observer=None)
     nn.init.normal_(unit.conv.weight, std=0.3 / math.sqrt(channels))
     assert unit.conv.bias is not None
     with torch.no_grad():
